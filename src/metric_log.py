@@ -1,0 +1,157 @@
+"""Record metrics: JSONL always, W&B beside it, one writer each.
+
+A log belongs to one run or trial. Every value goes to the JSONL file first, so that no curve
+depends on W&B; each W&B run has its own step axis (`define_metric`), so logging from an evaluation
+that finished late drops nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+import wandb
+
+from src.artifacts import append_jsonl
+from src.config_schema import Config
+from src.devices import is_main_process, wandb_mode
+from src.run_directory import Run
+
+LOGGER = logging.getLogger(__name__)
+
+
+class MetricSink(Protocol):
+    """Where metrics go."""
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """Record values at a step of the run's own axis."""
+
+    def samples(self, rows: Sequence[Mapping[str, Any]], step: int) -> None:
+        """Record completions to read."""
+
+    def close(self, summary: Mapping[str, Any]) -> None:
+        """Record the final figures and let go of the destination."""
+
+
+class JsonlSink:
+    """Append one object a line to `metrics.jsonl` and `samples.jsonl`."""
+
+    def __init__(self, folder: Path, extra: Mapping[str, Any]) -> None:
+        self._folder = folder
+        self._extra = dict(extra)
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """Append the values with the step and the time."""
+        row = {"step": step, "time_s": round(time.time(), 3), **self._extra, **values}
+        append_jsonl(self._folder / "metrics.jsonl", [row])
+
+    def samples(self, rows: Sequence[Mapping[str, Any]], step: int) -> None:
+        """Append the rows with the step."""
+        append_jsonl(
+            self._folder / "samples.jsonl", [{"step": step, **self._extra, **row} for row in rows]
+        )
+
+    def close(self, summary: Mapping[str, Any]) -> None:
+        """Nothing to do: every line is on disk already."""
+
+
+class WandbSink:
+    """One W&B run with one step axis."""
+
+    def __init__(self, run: Run, name: str, step_name: str, settings: Mapping[str, Any]) -> None:
+        config = run.config
+        self._step_name = step_name
+        self._run = wandb.init(
+            project=config.wandb.project,
+            group=config.run.name,
+            name=name,
+            job_type=run.stage,
+            tags=[config.run.profile, run.stage],
+            dir=str(run.folder),
+            config=config.model_dump(mode="json") | dict(settings),
+            mode=wandb_mode(config.wandb.mode),
+            reinit="create_new",
+        )
+        self._run.define_metric(step_name)
+        self._run.define_metric("*", step_metric=step_name)
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """Send the values on the run's own axis."""
+        self._run.log({self._step_name: step, **values})
+
+    def samples(self, rows: Sequence[Mapping[str, Any]], step: int) -> None:
+        """Send a table of completions."""
+        if not rows:
+            return
+        columns = list(rows[0])
+        table = wandb.Table(columns=columns, data=[[row.get(c) for c in columns] for row in rows])
+        self._run.log({self._step_name: step, "samples": table})
+
+    def close(self, summary: Mapping[str, Any]) -> None:
+        """Write the summary and finish the run."""
+        self._run.summary.update(dict(summary))
+        self._run.finish()
+
+
+class MetricLog:
+    """Send every value to all sinks."""
+
+    def __init__(self, sinks: Sequence[MetricSink]) -> None:
+        self._sinks = list(sinks)
+        self._summary: dict[str, Any] = {}
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """Record values at a step."""
+        for sink in self._sinks:
+            sink.log(values, step)
+
+    def samples(self, rows: Sequence[Mapping[str, Any]], step: int) -> None:
+        """Record completions to read."""
+        for sink in self._sinks:
+            sink.samples(rows, step)
+
+    def summarise(self, **values: Any) -> None:
+        """Set the figures shown as the run's summary."""
+        self._summary.update(values)
+
+    def __enter__(self) -> MetricLog:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for sink in self._sinks:
+            sink.close(self._summary)
+
+
+def open_metric_log(
+    run: Run,
+    *,
+    name: str | None = None,
+    step_name: str = "step",
+    settings: Mapping[str, Any] | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> MetricLog:
+    """Open the JSONL log and, unless disabled, the W&B run.
+
+    Args:
+        name: W&B run name after the pipeline run's; the stage by default.
+        step_name: the step axis, such as `step` or `examples`.
+        settings: shown beside the configuration in W&B.
+        extra: columns added to every JSONL line, such as the trial number.
+    """
+    if not is_main_process():
+        return MetricLog([])
+    config: Config = run.config
+    sinks: list[MetricSink] = [JsonlSink(run.folder, extra or {})]
+    if wandb_mode(config.wandb.mode) != "disabled":
+        title = f"{config.run.name}-{name or run.stage}"
+        sinks.append(WandbSink(run, title, step_name, settings or {}))
+    return MetricLog(sinks)

@@ -1,0 +1,158 @@
+"""What a stage would do: devices, steps, batch arithmetic, estimated memory (`--dry-run`)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from src.config_loading import ROOT
+from src.config_schema import Config
+from src.devices import available_cores, device_index, gpu_count, process_count
+from src.prompts import load_prompt
+
+_GIB = 1024**3
+_HUB_TRAIN_ROWS = 7_500
+_HUB_TEST_ROWS = 5_000
+
+
+def describe_plan(stage: str, config: Config) -> str:
+    """Return the plan of a stage as text.
+
+    Raises:
+        ConfigError: when the prompt template is missing or has no `{question}`.
+    """
+    prompt = load_prompt(config.data.prompt)
+    lines = [
+        f"plan of {stage}",
+        f"  prompt        {config.data.prompt} (sha256 {prompt.sha256[:12]})",
+        f"  data          {_data(config)}",
+        *(f"  {line}" for line in _devices(config)),
+    ]
+    describe = {
+        "step1_sft_hyper": _search,
+        "step2_sft": _training,
+        "step3_GRPO": _grpo,
+    }.get(stage, _evaluation)
+    return "\n".join([*lines, *(f"  {line}" for line in describe(config))])
+
+
+def model_size(config: Config) -> tuple[int, int, int]:
+    """Return (parameters, hidden width, layers), measured where the model is a local folder."""
+    model = config.model
+    file = ROOT / model.path / "config.json"
+    if not file.is_file():
+        return model.parameters, model.hidden_size, model.layers
+    shape = json.loads(file.read_text(encoding="utf-8"))
+    stored = sum(shard.stat().st_size for shard in file.parent.glob("*.safetensors"))
+    return stored // 2, shape["hidden_size"], shape["num_hidden_layers"]
+
+
+def training_memory_gib(config: Config, tokens: int, checkpointing: bool) -> float:
+    """Estimate the trainer's memory for one micro-batch of `tokens` tokens, in GiB.
+
+    Float32 weights, gradients and two Adam moments take 16 bytes a parameter. Activations in
+    bfloat16 take 2 bytes x hidden width a token and layer with checkpointing, about 34 x hidden
+    width without (Korthikanti et al. 2022, section 4.1, without the attention matrix).
+    """
+    parameters, hidden, layers = model_size(config)
+    activations = tokens * hidden * layers * (2 if checkpointing else 34)
+    return (16 * parameters + activations) / _GIB
+
+
+def _data(config: Config) -> str:
+    data = config.data
+    if data.source == "files":
+        return f"{data.train_file} / {data.test_file}"
+    if data.source == "synthetic":
+        return (
+            f"generated: {data.train_rows or 1600} train, {data.validation_rows} validation, "
+            f"{data.test_rows or 1000} test"
+        )
+    source = data.numina_dataset if data.source == "numina" else data.hub_dataset
+    return f"{source} from the hub ({len(data.subjects)} subjects), test {data.hub_dataset}"
+
+
+def _train_rows(config: Config) -> int:
+    known = config.data.train_rows
+    return known or max(1, _HUB_TRAIN_ROWS - config.data.validation_rows)
+
+
+def _devices(config: Config) -> Iterator[str]:
+    for role in ("train", "eval"):
+        device = getattr(config.devices, role)
+        index = device_index(device, f"devices.{role}")
+        if index is None:
+            state = f"{config.devices.threads or len(available_cores())} threads"
+        else:
+            state = "present" if index < gpu_count() else "NOT PRESENT on this machine"
+        yield f"{role + ' device':<13} {device} ({state})"
+    parameters, hidden, layers = model_size(config)
+    yield (
+        f"model         {config.model.path}: {parameters / 1e6:,.1f} M parameters, hidden "
+        f"{hidden}, {layers} layers"
+    )
+
+
+def _evaluation(config: Config) -> Iterator[str]:
+    sampling = config.sampling
+    rows = config.data.test_rows or _HUB_TEST_ROWS
+    parameters, _, _ = model_size(config)
+    yield (
+        f"evaluation    {rows} test problems, T {sampling.temperature}, top_p {sampling.top_p}, "
+        f"at most {sampling.max_completion_tokens} new tokens, stop {sampling.stop!r}"
+    )
+    yield (
+        f"memory        engine weights {2 * parameters / _GIB:.2f} GiB on {config.devices.eval}, "
+        "the rest of its share for the KV cache"
+    )
+
+
+def _training(config: Config) -> Iterator[str]:
+    train = config.train
+    rows = _train_rows(config)
+    steps = train.steps(rows)
+    yield (
+        f"training      {rows} examples x {train.epochs} epochs = {steps} steps of "
+        f"{train.batch_size} ({train.accumulation} micro-batches of {train.micro_batch_size})"
+    )
+    yield (
+        f"checkpoints   every {train.evaluate_every} steps and at the end, each scored on "
+        f"{min(train.validation_rows, config.data.validation_rows)} validation problems"
+    )
+    memory = training_memory_gib(
+        config, train.micro_batch_size * train.max_tokens, train.gradient_checkpointing
+    )
+    yield f"memory        about {memory:.1f} GiB on {config.devices.train}, logits not counted"
+    yield from _evaluation(config)
+
+
+def _search(config: Config) -> Iterator[str]:
+    search = config.search
+    yield (
+        f"search        {search.trials} trials of at most {search.examples} examples, scored at "
+        f"{search.rung_examples} examples on "
+        f"{min(search.validation_rows, config.data.validation_rows)} validation problems"
+    )
+    for path, space in search.space.items():
+        yield f"  {path}: {space.model_dump()}"
+    yield from _training(config)
+
+
+def _grpo(config: Config) -> Iterator[str]:
+    grpo = config.grpo
+    processes = process_count()
+    yield (
+        f"rollouts      {grpo.prompts_per_step} prompts x {grpo.group_size} = "
+        f"{grpo.completions_per_step} completions a step, {grpo.steps} steps"
+    )
+    yield (
+        f"batch         {processes} process(es) x {grpo.micro_batch_size} a micro-batch x "
+        f"{grpo.accumulation(processes)} accumulated"
+    )
+    tokens = grpo.micro_batch_size * config.sampling.max_completion_tokens
+    memory = training_memory_gib(config, tokens, grpo.gradient_checkpointing)
+    yield (
+        f"memory        trainer about {memory:.1f} GiB a process, logits not counted; engine "
+        f"{grpo.engine_memory_fraction:.0%} of the device"
+    )
+    yield from _evaluation(config)

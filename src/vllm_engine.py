@@ -1,0 +1,179 @@
+"""The vLLM engine: generation, prompt log-probabilities and in-place weight swaps.
+
+The only module that imports vllm. The engine runs inside the calling process (one engine a process,
+one process an engine: vLLM does not give memory back).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from vllm import LLM, RequestOutput, SamplingParams
+from vllm.inputs import TokensPrompt
+from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
+
+from src.config_schema import Config, SamplingConfig
+from src.devices import device_index
+from src.generator import Completion
+
+LOGGER = logging.getLogger(__name__)
+
+# vLLM rewinds a seeded request's generator when its prompt was prefilled in part, which torch's CPU
+# generator cannot do ("CPU Generator does not use offset"); whole prompts never need it.
+CPU_ARGUMENTS = {"enforce_eager": True, "enable_chunked_prefill": False}
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """One sampled completion with what a policy update needs.
+
+    `logprobs` are the engine's, in nats, one a token. `finished` is false where the token limit cut
+    it.
+    """
+
+    ids: list[int]
+    logprobs: list[float]
+    finished: bool
+
+
+class VllmEngine:
+    """One vLLM engine whose weights are swapped in place."""
+
+    def __init__(self, model: str, config: Config) -> None:
+        self._llm = LLM(**engine_arguments(model, config))
+
+    @classmethod
+    def around(cls, llm: LLM) -> VllmEngine:
+        """Wrap an engine that somebody else built, such as TRL."""
+        engine = cls.__new__(cls)
+        engine._llm = llm
+        return engine
+
+    def swap(self, checkpoint: Path) -> None:
+        """Load another checkpoint of the same architecture into the running engine."""
+        swap_weights(self._llm, checkpoint)
+
+    def prompt_logprobs(self, ids: Sequence[list[int]]) -> list[list[float]]:
+        """Return the log-probability of each token after the first, in nats."""
+        return prompt_logprobs(self._llm, ids)
+
+    def generate(
+        self, prompts: Sequence[str], sampling: SamplingConfig, seeds: Sequence[int]
+    ) -> list[Completion]:
+        """Complete each prompt once, with its own seed."""
+        outputs = self._llm.generate(
+            list(prompts),
+            [sampling_parameters(sampling, seed) for seed in seeds],
+            use_tqdm=False,
+        )
+        return [_completion(output) for output in outputs]
+
+
+def engine_arguments(model: str, config: Config) -> dict[str, Any]:
+    """Return the arguments of vLLM's LLM for a configuration."""
+    engine = config.engine
+    on_gpu = device_index(config.devices.eval, "devices.eval") is not None
+    shares_gpu = on_gpu and config.devices.eval == config.devices.train
+    arguments: dict[str, Any] = {
+        "model": model,
+        "dtype": engine.dtype,
+        "max_model_len": engine.max_model_tokens,
+        "max_num_seqs": engine.max_sequences,
+        "enforce_eager": engine.enforce_eager,
+        "seed": config.run.seed,
+        "trust_remote_code": config.model.trust_remote_code,
+        # Scores must be those of the distribution that is sampled from.
+        "logprobs_mode": "processed_logprobs",
+    }
+    if not on_gpu:
+        arguments |= CPU_ARGUMENTS
+    else:
+        arguments["gpu_memory_utilization"] = engine.memory_fraction / (2 if shares_gpu else 1)
+    return arguments
+
+
+def sampling_parameters(sampling: SamplingConfig, seed: int, **more: Any) -> SamplingParams:
+    """Return vLLM's parameters for one completion."""
+    return SamplingParams(
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        max_tokens=sampling.max_completion_tokens,
+        stop=[sampling.stop] if sampling.stop else None,
+        include_stop_str_in_output=True,
+        seed=seed,
+        **more,
+    )
+
+
+def sample_rollouts(
+    llm: LLM,
+    prompts: Sequence[list[int]],
+    sampling: SamplingConfig,
+    seeds: Sequence[int],
+    min_tokens: int,
+) -> list[Rollout]:
+    """Sample a completion of at least `min_tokens` for each prompt, with log-probabilities."""
+    outputs = llm.generate(
+        [TokensPrompt(prompt_token_ids=ids) for ids in prompts],
+        [sampling_parameters(sampling, seed, logprobs=0, min_tokens=min_tokens) for seed in seeds],
+        use_tqdm=False,
+    )
+    rollouts = []
+    for output in outputs:
+        sampled = output.outputs[0]
+        ids = list(sampled.token_ids)
+        scores = [entry[token].logprob for entry, token in zip(sampled.logprobs, ids, strict=True)]
+        rollouts.append(Rollout(ids, scores, sampled.finish_reason == "stop"))
+    return rollouts
+
+
+def prompt_logprobs(llm: LLM, ids: Sequence[list[int]]) -> list[list[float]]:
+    """Return the engine's log-probability of each token after the first, in nats."""
+    outputs = llm.generate(
+        [TokensPrompt(prompt_token_ids=row) for row in ids],
+        SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0),
+        use_tqdm=False,
+    )
+    return [
+        [entry[token].logprob for entry, token in zip(scores[1:], row[1:], strict=True)]
+        for row, scores in zip(ids, (output.prompt_logprobs for output in outputs), strict=True)
+    ]
+
+
+def swap_weights(llm: LLM, weights: Path | Iterable[tuple[str, torch.Tensor]]) -> None:
+    """Replace a running engine's weights from a folder or from named tensors.
+
+    vLLM's own `load_weights` fails on layers its CPU backend has packed; `reload_weights` unpacks
+    and packs them again, all but a tied output layer, whose packed copy would silently stay.
+    """
+    runner = llm.llm_engine.model_executor.driver_worker.model_runner
+    dtype = runner.model_config.dtype
+    if isinstance(weights, Path):
+        runner.reload_weights(weights_path=str(weights))
+    else:
+        runner.reload_weights(weights_iterator=_cast(weights, dtype))
+    model = runner.get_model()
+    if runner.device.type == "cpu" and getattr(model.config, "tie_word_embeddings", False):
+        dispatch_cpu_unquantized_gemm(model.lm_head, remove_weight=False)
+    llm.reset_prefix_cache()
+
+
+def _cast(
+    weights: Iterable[tuple[str, torch.Tensor]], dtype: torch.dtype
+) -> Iterator[tuple[str, torch.Tensor]]:
+    for name, tensor in weights:
+        yield name, tensor.detach().to(dtype)
+
+
+def _completion(output: RequestOutput) -> Completion:
+    sampled = output.outputs[0]
+    return Completion(
+        text=sampled.text,
+        tokens=len(sampled.token_ids),
+        truncated=sampled.finish_reason == "length",
+    )

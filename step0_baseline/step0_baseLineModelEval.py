@@ -1,0 +1,39 @@
+"""Step 0: score the base model zero-shot, before any training.
+
+    cd step0_baseline && python step0_baseLineModelEval.py
+    python step0_baseline/step0_baseLineModelEval.py --config config/tiny/baseline_config.yaml
+
+Writes to results/<run>/step0_baseline/: completions.jsonl (every completion with its grade),
+summary.json (outcomes, format-failure analysis, accuracy by level and type), outcome.json, run.log.
+"""
+
+from __future__ import annotations
+
+from src.config_schema import Config
+from src.run_directory import Run
+from src.stage import run_stage
+
+DEFAULT_CONFIG = "config/baseline_config.yaml"
+
+
+def main(config: Config, run: Run) -> None:
+    """Evaluate the base model on the test problems."""
+    from src.policy import resolve_model
+    from src.problems import load_problems
+    from src.prompts import load_prompt
+    from src.scoring import score_on_test, test_task
+
+    problems = load_problems(config)
+    prompt = load_prompt(config.data.prompt)
+    model = resolve_model(config.model.path)
+    run.begin(data=problems.file_hashes, model=model)
+    run.finish(**score_on_test(run, model, test_task(config, problems, prompt)))
+
+
+if __name__ == "__main__":
+    run_stage(
+        "step0_baseline",
+        main,
+        default_config=DEFAULT_CONFIG,
+        description=__doc__ or "",
+    )

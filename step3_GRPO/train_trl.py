@@ -1,0 +1,58 @@
+"""Step 3: GRPO with TRL and colocated vLLM, rewarded by the r1_zero grader.
+
+    cd step3_GRPO && ./launch_trl.sh        # one process; ./launch_trl.sh 2 for two GPUs
+    step3_GRPO/launch_trl.sh 1 --config config/tiny/grpo_config.yaml
+
+Starts from step 2's best checkpoint (grpo.init: sft) or the base model (grpo.init: base). Writes to
+results/<run>/step3_GRPO/: checkpoints/, trl/ (resumable state), metrics.jsonl, groups.jsonl (sample
+groups with rewards and advantages), completions.jsonl, summary.json, outcome.json.
+"""
+
+from __future__ import annotations
+
+from src.config_schema import Config
+from src.run_directory import Run
+from src.stage import run_stage
+
+DEFAULT_CONFIG = "config/grpo_config.yaml"
+
+
+def main(config: Config, run: Run) -> None:
+    """Train, choose the best checkpoint on validation, report it once on test."""
+    from src.checkpoints import CheckpointStore
+    from src.devices import is_main_process
+    from src.grpo import StageCallback, build_trainer, grpo_dataset, score_best, train
+    from src.metric_log import open_metric_log
+    from src.policy import load_tokenizer
+    from src.problems import load_problems
+    from src.prompts import load_prompt
+    from src.scoring import starting_model, test_task, validation_task, write_test_outcome
+
+    problems = load_problems(config)
+    prompt = load_prompt(config.data.prompt)
+    model = starting_model(config)
+    run.begin(data=problems.file_hashes, model=model)
+    test = test_task(config, problems, prompt)
+    task = validation_task(config, problems, prompt, config.grpo.validation_rows)
+    store = CheckpointStore(run.folder / "checkpoints", keep=1, resumable=False)
+    tokenizer = load_tokenizer(model, config)
+    dataset = grpo_dataset(problems.train, prompt)
+    trainer = build_trainer(model, tokenizer, dataset, config, run.folder / "trl")
+    with open_metric_log(run) as metrics:
+        samples = run.folder / "groups.jsonl"
+        callback = StageCallback(config, trainer, metrics, store, task, samples)
+        train(trainer, callback, resume=run.resume)
+    if is_main_process():
+        file = run.folder / "completions.jsonl"
+        report = score_best(trainer, store, test, config.engine.swap_tolerance, file)
+        best_step = store.best().step
+        run.finish(best_step=best_step, **write_test_outcome(run, report, test))
+
+
+if __name__ == "__main__":
+    run_stage(
+        "step3_GRPO",
+        main,
+        default_config=DEFAULT_CONFIG,
+        description=__doc__ or "",
+    )

@@ -1,0 +1,102 @@
+"""Fixtures shared by all tests: small models, the tiny base, a finished small pipeline run."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
+
+ROOT = Path(__file__).resolve().parent.parent
+TINY_BASE = ROOT / "assets" / "tiny_base"
+
+SMALL = {
+    "data.train_rows": 96,
+    "data.validation_rows": 32,
+    "data.test_rows": 48,
+    "train.evaluate_every": 2,
+    "train.validation_rows": 24,
+    "search.trials": 4,
+    "search.startup_trials": 2,
+    "search.examples": 128,
+    "search.rung_examples": "[64, 128]",
+    "search.validation_rows": 24,
+    "grpo.steps": 3,
+    "grpo.prompts_per_step": 4,
+    "grpo.group_size": 4,
+    "grpo.micro_batch_size": 8,
+    "grpo.evaluate_every": 2,
+    "grpo.validation_rows": 24,
+    "grpo.save_every": 1,
+}
+
+
+def small_overrides(output_root: Path, **more: object) -> list[str]:
+    """Return `--set` arguments that shrink the tiny profile to seconds a step."""
+    values = {"run.output_root": output_root, "run.name": "small", **SMALL, **more}
+    return [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
+
+
+def run_script(*command: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """Run a script of the project and capture what it says."""
+    return subprocess.run(
+        [sys.executable, *map(str, command)], cwd=cwd, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    return AutoTokenizer.from_pretrained(TINY_BASE)
+
+
+def two_layer_model(tokenizer, *, tied: bool, seed: int = 0) -> Qwen2ForCausalLM:
+    """Build a 2-layer Qwen2 with random weights."""
+    torch.manual_seed(seed)
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        tie_word_embeddings=tied,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        initializer_range=0.2,
+    )
+    return Qwen2ForCausalLM(config)
+
+
+@pytest.fixture
+def tiny_model(tokenizer):
+    return two_layer_model(tokenizer, tied=True)
+
+
+@pytest.fixture(scope="session")
+def pipeline_run(tmp_path_factory):
+    """Run the whole pipeline once through the real engines, much reduced."""
+    root = tmp_path_factory.mktemp("pipeline")
+    command = ["run_pipeline.py", "--profile", "tiny", *small_overrides(root)]
+    done = run_script(*command)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return Pipeline(root / "small", command, done.stdout + done.stderr)
+
+
+class Pipeline:
+    """A finished run: its folder, the command that made it and what that printed."""
+
+    def __init__(self, folder: Path, command: list[str], output: str) -> None:
+        self.folder, self.command, self.output = folder, command, output
+
+    def outcome(self, stage: str) -> dict:
+        return json.loads((self.folder / stage / "outcome.json").read_text())
+
+    def metrics(self, stage: str) -> list[dict]:
+        lines = (self.folder / stage / "metrics.jsonl").read_text().splitlines()
+        return [json.loads(line) for line in lines]

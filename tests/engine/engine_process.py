@@ -1,0 +1,76 @@
+"""Run vLLM engines in processes of their own: vLLM does not give memory back."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from src.config_loading import load_config
+from src.devices import worker_environment
+
+
+def in_engine_process(task: Callable[..., Any], *arguments: Any) -> Any:
+    """Call `task(*arguments)` in a fresh process with the evaluation worker's environment."""
+    context = multiprocessing.get_context("spawn")
+    with worker_environment(tiny_config()), context.Pool(1) as pool:
+        return pool.apply(task, arguments)
+
+
+def tiny_config():
+    return load_config(["config/tiny/baseline_config.yaml"])
+
+
+def fresh_logprobs(folder: Path, ids: list[list[int]]) -> list[list[float]]:
+    """Return the log-probabilities of an engine that has never held other weights."""
+    from src.vllm_engine import VllmEngine
+
+    return VllmEngine(str(folder), tiny_config()).prompt_logprobs(ids)
+
+
+def swapped_logprobs(
+    first: Path, second: Path, ids: list[list[int]], repack_output_layer: bool = True
+) -> list[list[float]]:
+    """Return the log-probabilities after `second` was swapped in for `first`.
+
+    `repack_output_layer=False` plants the field's failure: a tied output layer keeps its old copy.
+    """
+    from src import vllm_engine
+
+    if not repack_output_layer:
+        vllm_engine.dispatch_cpu_unquantized_gemm = lambda *_, **__: None
+    engine = vllm_engine.VllmEngine(str(first), tiny_config())
+    engine.prompt_logprobs(ids)  # fills the prefix cache with the first model's values
+    engine.swap(second)
+    return engine.prompt_logprobs(ids)
+
+
+def verified_loads(first: Path, second: Path, plant: str) -> list[str]:
+    """Load two checkpoints through the verifier with one failure planted; return what it said."""
+    from src import vllm_engine
+    from src.eval_worker import StaleWeightsError, SwapVerifier
+
+    if plant == "output layer stays":
+        vllm_engine.dispatch_cpu_unquantized_gemm = lambda *_, **__: None
+    if plant == "swap does nothing":
+        vllm_engine.swap_weights = lambda *_: None
+    engine = vllm_engine.VllmEngine(str(first), tiny_config())
+    verifier = SwapVerifier(engine, tolerance=0.05, loaded=str(first))
+    said = []
+    for folder in (first, second):
+        try:
+            verifier.load(folder)
+            said.append("verified")
+        except StaleWeightsError as error:
+            said.append(str(error))
+    return said
+
+
+def sampled(folder: Path, prompts: list[list[int]], seeds: list[int]) -> list[list[int]]:
+    """Return the token ids of one seeded sample a prompt."""
+    from src.vllm_engine import VllmEngine, sample_rollouts
+
+    engine = VllmEngine(str(folder), tiny_config())
+    rollouts = sample_rollouts(engine._llm, prompts, tiny_config().sampling, seeds, 4)
+    return [rollout.ids for rollout in rollouts]

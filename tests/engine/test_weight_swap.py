@@ -1,0 +1,82 @@
+"""The real vLLM: a verified swap equals a fresh engine, and a stale one is caught."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from src.policy import save_policy
+from src.weight_probe import measure_probe, write_probe
+from tests.conftest import TINY_BASE, two_layer_model
+from tests.engine.engine_process import (
+    fresh_logprobs,
+    in_engine_process,
+    sampled,
+    swapped_logprobs,
+    verified_loads,
+)
+
+pytestmark = pytest.mark.engine
+TEXT = "Compute $12+30$. $12+30=42$. The answer is $\\boxed{42}$. </think> <answer> 42 </answer>"
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])
+def checkpoints(request, tokenizer, tmp_path_factory):
+    """Two checkpoints of one architecture with different weights, and token ids to score."""
+    folders = []
+    for seed in (0, 1):
+        model = two_layer_model(tokenizer, tied=request.param, seed=seed)
+        folder = tmp_path_factory.mktemp(f"model{seed}")
+        save_policy(model, tokenizer, folder)
+        write_probe(folder, measure_probe(model, tokenizer))
+        folders.append(folder)
+    ids = [tokenizer(TEXT)["input_ids"], tokenizer(TEXT[8:])["input_ids"]]
+    return folders[0], folders[1], ids
+
+
+def test_after_a_swap_logprobs_equal_those_of_a_fresh_engine(checkpoints):
+    first, second, ids = checkpoints
+    fresh = in_engine_process(fresh_logprobs, second, ids)
+    swapped = in_engine_process(swapped_logprobs, first, second, ids)
+    assert swapped == fresh  # to the bit
+    assert swapped != in_engine_process(fresh_logprobs, first, ids)
+
+
+def test_good_swaps_are_verified(checkpoints):
+    first, second, _ = checkpoints
+    assert in_engine_process(verified_loads, first, second, "nothing") == ["verified", "verified"]
+
+
+def test_a_swap_that_keeps_the_old_weights_is_caught(checkpoints):
+    first, second, _ = checkpoints
+    said = in_engine_process(verified_loads, first, second, "swap does nothing")
+    assert said[0] == "verified"
+    assert "off by" in said[1]
+
+
+def test_a_stale_tied_output_layer_is_caught(tokenizer, tmp_path):
+    folders: list[Path] = []
+    for seed in (0, 1):
+        model = two_layer_model(tokenizer, tied=True, seed=seed)
+        save_policy(model, tokenizer, tmp_path / str(seed))
+        write_probe(tmp_path / str(seed), measure_probe(model, tokenizer))
+        folders.append(tmp_path / str(seed))
+    said = in_engine_process(verified_loads, *folders, "output layer stays")
+    assert said[0] == "verified"
+    assert "off by" in said[1]
+
+
+def test_saved_weights_are_bfloat16_and_complete(checkpoints):
+    with safe_open(checkpoints[0] / "model.safetensors", framework="pt") as file:
+        assert {file.get_tensor(name).dtype for name in file.keys()} == {torch.bfloat16}  # noqa: SIM118
+
+
+def test_seeds_decide_samples_and_nothing_else_does(tokenizer):
+    prompt = tokenizer("Problem: Compute $34-57+12$.\nSolution:")["input_ids"]
+    group = in_engine_process(sampled, TINY_BASE, [prompt] * 4, [1, 2, 3, 4])
+    assert len({tuple(ids) for ids in group}) > 1
+    alone = in_engine_process(sampled, TINY_BASE, [prompt], [3])
+    assert alone[0] == group[2]

@@ -1,0 +1,154 @@
+"""All four stages through the real vLLM, TRL, Optuna and W&B (offline), once, much reduced."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from src.report import write_report
+from tests.conftest import TINY_BASE, run_script
+
+pytestmark = pytest.mark.engine
+STAGES = ("step0_baseline", "step1_sft_hyper", "step2_sft", "step3_GRPO")
+
+
+def test_the_report_has_its_schema(pipeline_run):
+    report = json.loads((pipeline_run.folder / "report.json").read_text())
+    assert report["profile"] == "tiny"
+    assert report["test_set"]["n"] == 48
+    assert [entry["stage"] for entry in report["stages"]] == list(STAGES)
+    for entry in report["stages"]:
+        if entry["stage"] == "step1_sft_hyper":
+            assert entry["trials"] == 4
+            assert {"pruned", "best", "wall_s"} <= set(entry)
+            assert "accuracy" not in entry
+            continue
+        outcomes = entry["outcomes"]
+        assert set(outcomes) == {"correct", "wrong_answer", "format_failure", "unscorable"}
+        assert sum(outcomes.values()) == entry["n"] == 48
+        assert entry["accuracy"] == outcomes["correct"] / 48
+        low, high = entry["accuracy_ci95"]
+        assert low <= entry["accuracy"] <= high
+    assert (pipeline_run.folder / "report.md").is_file()
+    assert (pipeline_run.folder / "report.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_each_stage_explains_itself(pipeline_run, stage):
+    folder = pipeline_run.folder / stage
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert {"commit", "dirty", "packages", "hardware", "seed", "command"} <= set(manifest)
+    assert (folder / "config.yaml").is_file()
+    assert (folder / "run.log").stat().st_size > 0
+    assert list(folder.glob("wandb/offline-run-*")), "W&B kept no offline run"
+
+
+def test_completions_are_all_written_and_add_up(pipeline_run):
+    for stage in ("step0_baseline", "step2_sft", "step3_GRPO"):
+        lines = (pipeline_run.folder / stage / "completions.jsonl").read_text().splitlines()
+        rows = [json.loads(line) for line in lines]
+        assert len({row["unique_id"] for row in rows}) == 48
+        correct = sum(row["outcome"] == "correct" for row in rows)
+        assert correct == pipeline_run.outcome(stage)["outcomes"]["correct"]
+
+
+def test_search_prunes_and_hands_its_best_to_sft(pipeline_run):
+    outcome = pipeline_run.outcome("step1_sft_hyper")
+    folder = pipeline_run.folder / "step1_sft_hyper"
+    assert {"best.yaml", "trials.csv", "study.png", "study.journal"} <= {
+        file.name for file in folder.iterdir()
+    }
+    assert not list(folder.glob("trials/*"))
+    rows = pipeline_run.metrics("step1_sft_hyper")
+    assert {row["trial"] for row in rows} == {0, 1, 2, 3}
+    assert {row["step"] for row in rows if "trial/value" in row} <= {64, 128}
+    config = (pipeline_run.folder / "step2_sft" / "config.yaml").read_text()
+    assert f"batch_size: {outcome['best']['params']['train.batch_size']}" in config
+
+
+def test_sft_changed_every_matrix_and_verified_every_swap(pipeline_run):
+    outcome = pipeline_run.outcome("step2_sft")
+    base, tuned = (
+        load_file(TINY_BASE / "model.safetensors"),
+        load_file(f"{outcome['checkpoint']}/model.safetensors"),
+    )
+    assert base.keys() == tuned.keys()
+    for name in base:
+        if base[name].ndim == 2:
+            assert not base[name].equal(tuned[name]), name
+    gaps = [row["validation/probe_gap"] for row in pipeline_run.metrics("step2_sft")
+            if "validation/probe_gap" in row]  # fmt: skip
+    assert gaps
+    assert max(gaps) < 0.05
+
+
+def test_grpo_logs_true_truncation_and_agreeing_engines(pipeline_run):
+    rows = [row for row in pipeline_run.metrics("step3_GRPO") if "train/reward" in row]
+    assert [row["step"] for row in rows] == [1, 2, 3]
+    for row in rows:
+        assert row["train/importance_ratio"] == pytest.approx(1.0, abs=0.05)
+        assert row["train/logprob_gap"] < 0.02
+    lines = (pipeline_run.folder / "step3_GRPO" / "groups.jsonl").read_text().splitlines()
+    groups = [json.loads(line) for line in lines]
+    assert len(groups) == 3 * 4
+    for step in (1, 2, 3):
+        group = [row for row in groups if row["step"] == step]
+        assert len({row["prompt"] for row in group}) == 1
+        assert abs(sum(row["advantage"] for row in group)) < 1e-3
+    # Nearly every completion ends at </answer>, far below the token limit, so none was cut.
+    ended = sum(row["completion"].rstrip().endswith("</answer>") for row in groups) / len(groups)
+    assert rows[0]["train/truncated_rate"] <= 1 - ended + 0.5
+
+
+def test_a_finished_pipeline_is_not_run_again(pipeline_run):
+    before = (pipeline_run.folder / "step2_sft" / "outcome.json").stat().st_mtime_ns
+    done = run_script(*pipeline_run.command)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stderr.count("already finished") == 4
+    assert (pipeline_run.folder / "step2_sft" / "outcome.json").stat().st_mtime_ns == before
+
+
+def test_grpo_resumes_where_it_was(pipeline_run, tmp_path):
+    """Take the outcome away and ask for more steps: training goes on from the last checkpoint."""
+    root = tmp_path / "copy"
+    shutil.copytree(pipeline_run.folder, root / "small", ignore=shutil.ignore_patterns("wandb"))
+    stage = root / "small" / "step3_GRPO"
+    (stage / "outcome.json").unlink()
+    config = (stage / "config.yaml").read_text()
+    config = config.replace(str(pipeline_run.folder.parent), str(root)).replace(
+        "\n  steps: 3", "\n  steps: 4"
+    )
+    (stage / "config.yaml").write_text(config)
+    done = run_script_launcher(stage / "config.yaml")
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = (stage / "metrics.jsonl").read_text().splitlines()
+    steps = [row["step"] for row in map(json.loads, lines) if "train/reward" in row]
+    assert steps == [1, 2, 3, 4]
+
+
+def run_script_launcher(config):
+    return run_script("-c", (
+        "import subprocess, sys; sys.exit(subprocess.run(["
+        f"'step3_GRPO/launch_trl.sh', '1', '--config', '{config}', '--resume']).returncode)"
+    ))  # fmt: skip
+
+
+def test_the_final_checkpoint_loads_plainly(pipeline_run):
+    folder = pipeline_run.outcome("step3_GRPO")["checkpoint"]
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    assert sum(parameter.numel() for parameter in model.parameters()) > 1_000_000
+
+
+def test_stages_on_different_yardsticks_are_not_put_in_one_table(pipeline_run, tmp_path):
+    root = tmp_path / "mixed"
+    shutil.copytree(pipeline_run.folder, root, ignore=shutil.ignore_patterns("wandb"))
+    file = root / "step2_sft" / "outcome.json"
+    outcome = json.loads(file.read_text())
+    outcome["sampling"]["temperature"] = 0.0
+    file.write_text(json.dumps(outcome))
+    with pytest.raises(ValueError, match="sampling"):
+        write_report(root)

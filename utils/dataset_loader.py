@@ -1,0 +1,217 @@
+"""Load problems from local files, the hub or the generator, and split them.
+
+Rows need `problem` and `solution`; `answer`, `level`, `type` and `unique_id` are taken where they
+stand and derived where they do not. A malformed row is an error that names its line. A row without
+a reference answer is left out and listed.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from utils.drgrpo_grader import extract_boxed
+from utils.problem import Problem, normalised_text
+from utils.problem_generator import generate_problems
+
+MATH_SUBJECT_SPLITS = ("train", "test")
+
+
+class DataError(ValueError):
+    """A data file is missing, malformed or empty; the message says where and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemSet:
+    """Disjoint problems for fitting, choosing and reporting, and what was left out of them."""
+
+    train: list[Problem]
+    validation: list[Problem]
+    test: list[Problem]
+    without_answer: list[str] = field(default_factory=list)
+    """Where rows without a reference answer stand (file:line)."""
+    overlap_removed: int = 0
+    """Training rows left out because the same problem is in the test set or came before."""
+    file_hashes: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of each file read."""
+
+    def split(self, name: str) -> list[Problem]:
+        """Return the problems of `train`, `validation` or `test`."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}[name]
+
+
+@dataclass(frozen=True, slots=True)
+class SplitSizes:
+    """How many problems each split takes; None takes all."""
+
+    train: int | None
+    validation: int
+    test: int | None
+
+
+def load_from_files(train_file: Path, test_file: Path, sizes: SplitSizes, seed: int) -> ProblemSet:
+    """Load local JSONL, JSONL.gz or Parquet files."""
+    missing: list[str] = []
+    train = list(_parse_rows(_read_rows(train_file), train_file, missing))
+    test = list(_parse_rows(_read_rows(test_file), test_file, missing))
+    hashes = {file.name: file_sha256(file) for file in (train_file, test_file)}
+    return _split(train, test, sizes, seed, missing=missing, hashes=hashes)
+
+
+def load_from_hub(
+    dataset: str, subjects: Sequence[str], sizes: SplitSizes, seed: int, train_dataset: str | None
+) -> ProblemSet:
+    """Load MATH by subject from the hub; `train_dataset` (NuminaMath-CoT) replaces its train split.
+
+    Raises:
+        DataError: when the hub cannot be reached, naming the local alternative.
+    """
+    # Imported here: the hub client takes seconds, and local files do not need it.
+    from datasets import load_dataset  # noqa: PLC0415
+
+    missing: list[str] = []
+    rows: dict[str, list[Problem]] = {}
+    try:
+        for split in MATH_SUBJECT_SPLITS:
+            raw = [row for name in subjects for row in load_dataset(dataset, name, split=split)]
+            rows[split] = list(_parse_rows(enumerate(raw, 1), Path(f"{dataset}:{split}"), missing))
+        if train_dataset is not None:
+            raw = load_dataset(train_dataset, split="train")
+            rows["train"] = list(_parse_rows(enumerate(raw, 1), Path(train_dataset), missing))
+    except (OSError, ConnectionError) as error:
+        raise DataError(
+            f"data: {dataset} could not be loaded from the hub ({type(error).__name__}: {error}); "
+            "check the connection, or use local files: --set data.source=files "
+            "--set data.train_file=... --set data.test_file=..."
+        ) from error
+    return _split(rows["train"], rows["test"], sizes, seed, missing=missing, hashes={})
+
+
+def load_synthetic(sizes: SplitSizes, seed: int) -> ProblemSet:
+    """Generate the tiny profile's problems; splits are disjoint by the hash of the text."""
+    return ProblemSet(
+        train=generate_problems(sizes.train or 1600, "train", seed),
+        validation=generate_problems(sizes.validation, "validation", seed),
+        test=generate_problems(sizes.test or 1000, "test", seed),
+    )
+
+
+def problems_sha256(problems: Sequence[Problem]) -> str:
+    """Fingerprint the texts and answers of problems, in order."""
+    digest = hashlib.sha256()
+    for problem in problems:
+        digest.update(json.dumps([problem.problem, problem.answer]).encode())
+    return digest.hexdigest()
+
+
+def file_sha256(file: Path) -> str:
+    """Hash a file in chunks."""
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _read_rows(file: Path) -> Iterator[tuple[int, Any]]:
+    if not file.is_file():
+        raise DataError(f"{file}: no such data file; check data.train_file and data.test_file")
+    if file.suffix == ".parquet":
+        import pyarrow.parquet  # noqa: PLC0415 - only Parquet files need it
+
+        yield from enumerate(pyarrow.parquet.read_table(file).to_pylist(), 1)
+        return
+    opener = gzip.open if file.suffix == ".gz" else open
+    with opener(file, "rt", encoding="utf-8") as stream:
+        for line_number, line in enumerate(stream, 1):
+            if not line.strip():
+                continue
+            try:
+                yield line_number, json.loads(line)
+            except json.JSONDecodeError as error:
+                raise DataError(f"{file}:{line_number}: not valid JSON ({error.msg})") from None
+
+
+def _parse_rows(
+    rows: Iterable[tuple[int, Any]], file: Path, missing: list[str]
+) -> Iterator[Problem]:
+    for number, row in rows:
+        where = f"{file}:{number}"
+        if not isinstance(row, dict):
+            raise DataError(f"{where}: expected an object, got {type(row).__name__}")
+        for key in ("problem", "solution"):
+            if not isinstance(row.get(key), str) or not row[key].strip():
+                raise DataError(
+                    f"{where}: key '{key}' is missing or not a text; each row needs "
+                    "'problem' and 'solution'"
+                )
+        answer = row.get("answer") or extract_boxed(row["solution"])
+        if not answer:
+            missing.append(where)
+            continue
+        yield Problem(
+            problem=row["problem"],
+            solution=row["solution"],
+            answer=str(answer),
+            level=_level(row.get("level")),
+            type=str(row.get("type") or row.get("source") or "unknown"),
+            unique_id=str(row.get("unique_id") or f"{file.name}/{number}"),
+        )
+
+
+def _level(value: Any) -> int | None:
+    """Read 3, "3" or "Level 3"; None for "Level ?" and absent levels.
+
+    >>> _level("Level 3")
+    3
+    """
+    found = re.search(r"\d+", str(value)) if value is not None else None
+    return int(found.group()) if found else None
+
+
+def _split(
+    train: list[Problem],
+    test: list[Problem],
+    sizes: SplitSizes,
+    seed: int,
+    *,
+    missing: list[str],
+    hashes: dict[str, str],
+) -> ProblemSet:
+    """Take validation out of train, by a seeded hash of the text; test stays untouched."""
+    seen = {normalised_text(problem.problem) for problem in test}
+    unique = []
+    for problem in train:
+        key = normalised_text(problem.problem)
+        if key not in seen:
+            seen.add(key)
+            unique.append(problem)
+    ranked = sorted(unique, key=lambda problem: _rank(problem, seed))
+    validation, rest = ranked[: sizes.validation], ranked[sizes.validation :]
+    chosen_test = test
+    if sizes.test is not None and sizes.test < len(test):
+        chosen_test = sorted(test, key=lambda problem: _rank(problem, seed))[: sizes.test]
+    if not rest or not chosen_test:
+        raise DataError(
+            f"data: {len(rest)} training and {len(chosen_test)} test problems are left of "
+            f"{len(train)} and {len(test)} rows; give larger files or lower "
+            f"data.validation_rows = {sizes.validation}"
+        )
+    return ProblemSet(
+        train=rest[: sizes.train],
+        validation=validation,
+        test=chosen_test,
+        without_answer=missing,
+        overlap_removed=len(train) - len(unique),
+        file_hashes=hashes,
+    )
+
+
+def _rank(problem: Problem, seed: int) -> str:
+    return hashlib.sha256(f"{seed}:{normalised_text(problem.problem)}".encode()).hexdigest()

@@ -1,0 +1,180 @@
+"""Grade r1_zero completions: the format first, then the answer against the reference.
+
+After the grader of Dr. GRPO (https://github.com/sail-sg/understand-r1-zero) and CS336, with a
+stricter grammar and an exact comparison. The prompt ends with `<think>`; a well-formed response is
+
+    reasoning</think> <answer>answer</answer>
+
+with one space between the tags, `<answer>` and `</answer>` once each, and nothing but white space
+after them. The reasoning may mention `<think>` or `</think>`. All else is a format failure, so that
+nothing outside the one pair of tags can change the answer; an empty answer or prose between them is
+a wrong answer. A reference that states nothing, and a comparison that overruns its deadline, give
+`unscorable`: counted on its own, never rewarded.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Literal
+
+from utils.answer_equality import Unscorable, answers_equal, is_scorable
+
+logger = logging.getLogger(__name__)
+
+Outcome = Literal["correct", "wrong_answer", "format_failure", "unscorable"]
+Reference = str | float | int | list[str] | None
+
+_OPENING = "</think> <answer>"
+_CLOSING = "</answer>"
+_BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class Grade:
+    """Outcome for one response; `reason` says why it is not correct."""
+
+    outcome: Outcome
+    answer: str | None
+    reason: str
+
+    @property
+    def reward(self) -> float:
+        """Return 1.0 for a correct answer, else 0.0."""
+        return float(self.outcome == "correct")
+
+    @property
+    def format_reward(self) -> float:
+        """Return 1.0 for a well-formed response, else 0.0."""
+        return float(self.outcome != "format_failure")
+
+
+def r1_zero_reward_fn(
+    response: str, ground_truth: Reference, fast: bool = True
+) -> dict[str, float]:
+    """Score one response: format_reward, answer_reward and reward, each 0.0 or 1.0.
+
+    >>> r1_zero_reward_fn("1+1=2</think> <answer>2</answer>", "2")
+    {'format_reward': 1.0, 'answer_reward': 1.0, 'reward': 1.0}
+    """
+    result = grade(response, ground_truth, fast)
+    rewards = {"answer_reward": result.reward, "reward": result.reward}
+    return {"format_reward": result.format_reward} | rewards
+
+
+def grade_batch(
+    responses: Sequence[str], ground_truths: Sequence[Reference], fast: bool = True
+) -> list[Grade]:
+    """Grade each response against the reference at its place; same order and length."""
+    pairs = zip(responses, ground_truths, strict=True)
+    return [grade(response, ground_truth, fast) for response, ground_truth in pairs]
+
+
+def grade(response: str, ground_truth: Reference, fast: bool = True) -> Grade:
+    """Grade one response.
+
+    The reference is an answer, a solution with its answer in \\boxed{}, a number, or a list of
+    accepted ones; `fast` gives symbolic work 3 s rather than 10 s.
+    """
+    problem = format_problem(response)
+    if problem is not None:
+        return Grade("format_failure", None, problem)
+    answer = _stated_answer(response)
+    references = [text for text in _reference_texts(ground_truth) if is_scorable(text)]
+    if not references:
+        return Grade("unscorable", answer, f"the reference {ground_truth!r:.80} states no answer")
+    failure = ""
+    for reference in references:
+        try:
+            if answers_equal(answer, reference, fast):
+                return Grade("correct", answer, "")
+        except Unscorable as error:
+            failure = str(error)
+            logger.warning(
+                "unscorable: %s (answer %.80r, reference %.80r)", error, answer, reference
+            )
+    if failure:
+        return Grade("unscorable", answer, failure)
+    return Grade("wrong_answer", answer, f"not equal to {references[0]!r:.80}")
+
+
+def format_problem(response: str) -> str | None:
+    """Name the first thing that keeps a response from being well formed, or return None.
+
+    `missing_open_answer` also stands for an `<answer>` not exactly one space after `</think>`.
+
+    >>> format_problem("</think> <answer>2</answer>"), format_problem("2</think> <answer>2")
+    (None, 'missing_close_answer')
+    """
+    if "</think>" not in response:
+        return "missing_close_think"
+    if "<answer>" not in response:
+        return "missing_open_answer"
+    if _CLOSING not in response:
+        return "missing_close_answer"
+    if response.count("<answer>") > 1 or response.count(_CLOSING) > 1:
+        return "repeated_tags"
+    opened, closed = response.index("<answer>"), response.index(_CLOSING)
+    if closed < opened or response.index("</think>") > opened:
+        return "wrong_order"
+    if _OPENING not in response:
+        return "missing_open_answer"
+    return "trailing_text" if response[closed + len(_CLOSING) :].strip() else None
+
+
+def extract_boxed(text: str) -> str | None:
+    """Return what the last \\boxed or \\fbox holds, or None where there is none or it is empty.
+
+    >>> extract_boxed(r"so \\boxed{1}, then \\boxed{\\frac{1}{2}}"), extract_boxed(r"\\boxed 2")
+    ('\\\\frac{1}{2}', '2')
+    """
+    boxes = list(_BOX.finditer(text))
+    if not boxes:
+        return None
+    return _box_content(text, boxes[-1].end())[0].strip() or None
+
+
+def _stated_answer(response: str) -> str:
+    """Return the text between the answer tags, with its box opened.
+
+    Several boxes are replaced by what they hold, in place: two guesses are not an answer.
+    """
+    answer = response[response.index(_OPENING) + len(_OPENING) : response.index(_CLOSING)].strip()
+    boxes = list(_BOX.finditer(answer))
+    if len(boxes) == 1:
+        return extract_boxed(answer) or ""
+    for box in reversed(boxes):
+        content, end = _box_content(answer, box.end())
+        answer = answer[: box.start()] + content + answer[end:]
+    return answer
+
+
+def _box_content(text: str, start: int) -> tuple[str, int]:
+    """Return the argument that begins at `start` and where it ends; "" for an unclosed brace."""
+    if start == len(text):
+        return "", start
+    if text[start] != "{":
+        content = re.split(r"[\s$]", text[start:], maxsplit=1)[0]
+        return content, start + len(content)
+    depth = 0
+    for index in range(start, len(text)):
+        depth += (text[index] == "{") - (text[index] == "}")
+        if depth == 0:
+            return text[start + 1 : index], index + 1
+    return "", len(text)
+
+
+def _reference_texts(ground_truth: Reference) -> list[str]:
+    """List the accepted answers as text, leaving out what is none (None, NaN, an empty box)."""
+    if isinstance(ground_truth, list | tuple):
+        return [text for item in ground_truth for text in _reference_texts(item)]
+    if isinstance(ground_truth, str):
+        boxed = extract_boxed(ground_truth) if _BOX.search(ground_truth) else ground_truth
+        return [] if boxed is None else [boxed]
+    if isinstance(ground_truth, int | float) and math.isfinite(ground_truth):
+        return [format(Decimal(repr(ground_truth)), "f")]
+    return []
