@@ -7,26 +7,25 @@ Reads `<stage>/outcome.json` and `<stage>/metrics.jsonl` under the run folder, a
 from __future__ import annotations
 
 import io
-import json
-import logging
 from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from src.artifacts import read_jsonl, write_bytes_atomic, write_json_atomic, write_text_atomic
+from src import artifacts
+from src.config_loading import ROOT
 from utils.statistics import newcombe_difference_interval, wilson_interval
-
-log = logging.getLogger(__name__)
 
 SEARCH_STAGE = "step1_sft_hyper"
 STAGES = ("step0_baseline", SEARCH_STAGE, "step2_sft", "step3_GRPO")
-
 Record = dict[str, Any]
 
+_SEARCH_KEYS = ("stage", "trials", "pruned", "best", "wall_s")
+_SCORED_KEYS = (
+    *("stage", "n", "accuracy", "accuracy_ci95", "format_rate", "outcomes"),
+    *("wall_s", "checkpoint"),
+)
 _COMPARED = ("profile", "n", "test_set", "prompt_sha256", "sampling")
 _HEADER = (
     *("stage", "n", "accuracy %", "95 % interval", "format %"),
@@ -42,10 +41,7 @@ _CURVES: dict[str, Record] = {
 
 
 def write_report(run_folder: Path) -> Path:
-    """Write report.json, report.md and report.png of the stages that finished.
-
-    Returns:
-        The path of report.json; the other two lie beside it.
+    """Write report.png, report.md and report.json of the finished stages; return the last's path.
 
     Raises:
         ValueError: no stage finished, or the stages' accuracies are not comparable.
@@ -53,9 +49,10 @@ def write_report(run_folder: Path) -> Path:
     outcomes = _read_outcomes(run_folder)
     _refuse_mixtures(run_folder, outcomes)
     report = _build_report(outcomes)
-    write_bytes_atomic(run_folder / "report.png", _draw(report, run_folder))
-    write_text_atomic(run_folder / "report.md", _render_markdown(report, outcomes, run_folder.name))
-    write_json_atomic(run_folder / "report.json", report)
+    text = _render_markdown(report, outcomes, run_folder.name)
+    artifacts.write_bytes_atomic(run_folder / "report.png", _draw(report, run_folder))
+    artifacts.write_text_atomic(run_folder / "report.md", text)
+    artifacts.write_json_atomic(run_folder / "report.json", report)
     return run_folder / "report.json"
 
 
@@ -72,16 +69,8 @@ def render_table(report: Record) -> str:
 
 def _read_outcomes(run_folder: Path) -> dict[str, Record]:
     """Return each finished stage's outcome, in pipeline order."""
-    outcomes = {}
-    for stage in STAGES:
-        path = run_folder / stage / "outcome.json"
-        if not path.exists():
-            continue
-        outcome = json.loads(path.read_text(encoding="utf-8"))
-        if outcome["status"] == "finished":
-            outcomes[stage] = outcome
-        else:
-            log.warning("%s has status %r and is left out of the report", path, outcome["status"])
+    files = {stage: run_folder / stage / "outcome.json" for stage in STAGES}
+    outcomes = {stage: artifacts.read_json(file) for stage, file in files.items() if file.is_file()}
     if not outcomes:
         raise ValueError(
             f"{run_folder} holds no finished stage, expected <stage>/outcome.json for one of "
@@ -92,12 +81,11 @@ def _read_outcomes(run_folder: Path) -> dict[str, Record]:
 
 def _refuse_mixtures(run_folder: Path, outcomes: dict[str, Record]) -> None:
     """Raise unless all evaluations answer the same question in the same way."""
-    evaluated = {stage: outcome for stage, outcome in outcomes.items() if stage != SEARCH_STAGE}
+    scored = [outcome for stage, outcome in outcomes.items() if stage != SEARCH_STAGE]
     problems = []
     for key in _COMPARED:
-        values = {stage: outcome[key] for stage, outcome in evaluated.items()}
-        if len({json.dumps(value, sort_keys=True) for value in values.values()}) > 1:
-            problems += [f"  {key}:", *(f"    {s}: {value}" for s, value in values.items())]
+        if any(outcome[key] != scored[0][key] for outcome in scored):
+            problems += [f"  {outcome['stage']}: {key} {outcome[key]}" for outcome in scored]
     if problems:
         raise ValueError(
             f"the stages in {run_folder} cannot stand in one table, since they differ in:\n"
@@ -108,32 +96,20 @@ def _refuse_mixtures(run_folder: Path, outcomes: dict[str, Record]) -> None:
 
 
 def _build_report(outcomes: dict[str, Record]) -> Record:
-    """Collect what report.json states."""
-    stages: list[Record] = []
+    """Collect what report.json states; each improvement is over the scored stage before."""
+    entries: list[Record] = []
     previous: Record | None = None
     for stage, outcome in outcomes.items():
-        if stage == SEARCH_STAGE:
-            keys = ("trials", "pruned", "best", "wall_s")
-            stages.append({"stage": stage, **{key: outcome[key] for key in keys}})
-            continue
-        stages.append(_evaluation_entry(stage, outcome, previous))
-        previous = outcome
+        keys = _SEARCH_KEYS if stage == SEARCH_STAGE else _SCORED_KEYS
+        entry = {key: outcome[key] for key in keys}
+        if stage != SEARCH_STAGE:
+            entry["improvement"] = _improvement(outcome, previous) if previous else None
+            previous = outcome
+        entries.append(entry)
     return {
         "profile": next(iter(outcomes.values()))["profile"],
         "test_set": previous["test_set"] if previous else None,
-        "stages": stages,
-    }
-
-
-def _evaluation_entry(stage: str, outcome: Record, previous: Record | None) -> Record:
-    """Return a scored stage's entry, with its improvement over the scored stage before it."""
-    copied = ("n", "accuracy", "accuracy_ci95", "format_rate", "outcomes")
-    return {
-        "stage": stage,
-        **{key: outcome[key] for key in copied},
-        "improvement": _improvement(outcome, previous) if previous else None,
-        "wall_s": outcome["wall_s"],
-        "checkpoint": outcome["checkpoint"],
+        "stages": entries,
     }
 
 
@@ -171,25 +147,27 @@ def _cells(entry: Record) -> tuple[str, ...]:
 
 def _describe_search(report: Record) -> list[str]:
     """Say in one line what the hyperparameter search found, in none where it did not run."""
-    entry = next((entry for entry in report["stages"] if entry["stage"] == SEARCH_STAGE), None)
-    if entry is None:
-        return []
-    line = f"{SEARCH_STAGE}: {entry['trials']} trials, {entry['pruned']} pruned, "
-    line += f"{entry['wall_s'] / 60:.1f} minutes; "
-    best = entry["best"]
-    if best is None:
-        return [line + "no trial finished"]
-    chosen = (
-        f"{name} = {f'{value:.4g}' if isinstance(value, float) else value}"
-        for name, value in best["params"].items()
-    )
-    line += f"best is trial {best['number']} with value {best['value']:.4g}: {', '.join(chosen)}"
-    return [line]
+    lines = []
+    for entry in (entry for entry in report["stages"] if entry["stage"] == SEARCH_STAGE):
+        best = entry["best"]
+        params = (
+            f"{name} = {f'{value:.4g}' if isinstance(value, float) else value}"
+            for name, value in best["params"].items()
+        )
+        lines.append(
+            f"{SEARCH_STAGE}: {entry['trials']} trials, {entry['pruned']} pruned, "
+            f"{entry['wall_s'] / 60:.1f} minutes; best is trial {best['number']} with "
+            f"{best.get('objective', 'value')} {best['value']:.4g}: {', '.join(params)}"
+        )
+    return lines
 
 
 def _render_markdown(report: Record, outcomes: dict[str, Record], run_name: str) -> str:
     """Write the table, what it was measured with, and the figure."""
-    rows = [(*_cells(entry), f"`{entry['checkpoint']}`") for entry in _evaluated(report)]
+    rows = [
+        (*_cells(entry), f"`{entry['checkpoint'].removeprefix(f'{ROOT}/')}`")
+        for entry in _evaluated(report)
+    ]
     table = [(*_HEADER, "checkpoint"), ("---", *["---:"] * (len(_HEADER) - 1), "---"), *rows]
     blocks = [
         f"# Results of run {run_name} (profile {report['profile']})",
@@ -222,15 +200,13 @@ def _describe_conditions(outcomes: dict[str, Record]) -> list[str]:
 def _draw(report: Record, run_folder: Path) -> bytes:
     """Draw rates by stage (left) and training curves (right) as a PNG."""
     figure = Figure(figsize=(11, 3.8), layout="constrained")
-    FigureCanvasAgg(figure)
     rates, sft, grpo = figure.subplots(1, 3, width_ratios=(1.4, 1, 1))
     sft.sharey(grpo)
     _draw_rates(rates, _evaluated(report))
     _draw_curves(sft, "SFT", run_folder / "step2_sft")
     _draw_curves(grpo, "GRPO", run_folder / "step3_GRPO")
     # Only now: a limit set before the last curve would stop the shared axis from growing.
-    top = max(0.1, grpo.get_ylim()[1]) if sft.lines or grpo.lines else 1.0
-    grpo.set_ylim(0, top)
+    grpo.set_ylim(bottom=0)
     for axes in (rates, sft, grpo):
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", alpha=0.3)
@@ -244,18 +220,16 @@ def _draw_rates(axes: Axes, entries: list[Record]) -> None:
     """Draw accuracy and format rate by stage with their 95 % intervals."""
     for key, shift, colour in (("accuracy", -0.2, _BLUE), ("format_rate", 0.2, _ORANGE)):
         for place, entry in enumerate(entries):
-            value, n = entry[key], entry["n"]
-            lower, upper = wilson_interval(round(value * n), n)
-            errors = [[max(0.0, value - lower)], [max(0.0, upper - value)]]
-            label = key.replace("_", " ") if place == 0 else None
-            axes.bar(place + shift, value, 0.38, color=colour, label=label)
-            axes.errorbar(place + shift, value, errors, color="black", capsize=3, lw=1)
-            axes.text(place + shift, upper + 0.01, f"{100 * value:.1f}", ha="center", va="bottom")
+            x, value = place + shift, entry[key]
+            lower, upper = wilson_interval(round(value * entry["n"]), entry["n"])
+            label = None if place else key.replace("_", " ")
+            axes.bar(x, value, 0.38, color=colour, label=label)
+            axes.errorbar(x, value, [[value - lower], [upper - value]], color="black", capsize=3)
+            axes.text(x, upper + 0.01, f"{100 * value:.1f}", ha="center", va="bottom")
     names = [entry["stage"].replace("_", "\n", 1) for entry in entries]
-    axes.set_xticks(range(len(entries)), names)
     axes.set(title="Test set, with 95 % intervals", ylabel="share of problems", ylim=(0, 1.25))
-    axes.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1])
-    axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
+    axes.set_xticks(range(len(entries)), names)
+    axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
     if entries:
         axes.legend(loc="upper center", ncols=2, frameon=False)
 
@@ -263,15 +237,14 @@ def _draw_rates(axes: Axes, entries: list[Record]) -> None:
 def _draw_curves(axes: Axes, title: str, stage_folder: Path) -> None:
     """Draw train reward and validation accuracy by step, whichever were logged."""
     path = stage_folder / "metrics.jsonl"
-    rows = read_jsonl(path) if path.exists() else []
+    rows = artifacts.read_jsonl(path) if path.exists() else []
     for name, style in _CURVES.items():
         # A resumed stage logs some steps twice; the later value is the one that counts.
         points = sorted({row["step"]: row[name] for row in rows if name in row}.items())
         if points:
             axes.plot(*zip(*points, strict=True), label=name.replace("/", " "), **style)
     axes.set(title=f"{title}, by step", xlabel="optimizer step")
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    if axes.lines:
-        axes.legend(loc="lower right", frameon=False)
-    else:
+    axes.locator_params(axis="x", integer=True, nbins=6)
+    axes.legend(handles=axes.lines, loc="lower right", frameon=False)
+    if not axes.lines:
         axes.text(0.5, 0.5, "no curve logged", transform=axes.transAxes, ha="center")

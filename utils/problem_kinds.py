@@ -123,10 +123,10 @@ def _equations(rng: random.Random, level: int, hand: ErrorProneHand) -> Draft:
     b = _signed(rng, 1, 30)
     question = rng.choice(("Solve for $x$: ${}$.", "Find $x$ if ${}$."))
     if level == 1:
-        right = x + b
-        found = hand.write(right - b)
-        steps = [f"x={sum_text([right, -b])}={found}"]
-        return Draft(question.format(f"{linear(1, b)}={right}"), steps, str(found))
+        total = x + b
+        found = hand.write(total - b)
+        steps = [f"x={sum_text([total, -b])}={found}"]
+        return Draft(question.format(f"{linear(1, b)}={total}"), steps, str(found))
     c = rng.randint(1, a - 1) if level >= 4 else 0
     inner = _signed(rng, 1, 9) if level == 5 else 0
     constant = a * inner if level == 5 else b * (level >= 3)
