@@ -67,8 +67,8 @@ def measure_probe(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) ->
     model.train(training)
     if not all(math.isfinite(value) for row in logprobs for value in row):
         raise FloatingPointError(
-            "the weights have diverged: log-probabilities are not finite; lower train.learning_rate "
-            "and go on from the last checkpoint with --resume"
+            "the weights have diverged: log-probabilities are not finite; lower "
+            "train.learning_rate and go on from the last checkpoint with --resume"
         )
     return Probe(ids, logprobs)
 

@@ -45,9 +45,8 @@ def main(run: Path, stage: str) -> None:
             top_k=0,
             max_new_tokens=config.sampling.max_completion_tokens,
         )
-        texts = tokenizer.batch_decode(
-            ids[:, inputs.input_ids.shape[1] :], skip_special_tokens=True
-        )
+        completions = ids[:, inputs.input_ids.shape[1] :]
+        texts = tokenizer.batch_decode(completions, skip_special_tokens=True)
         # The pipeline stops at the stop text; what generate writes after it never existed there.
         stop = config.sampling.stop
         texts = [text[: text.find(stop) + len(stop)] if stop in text else text for text in texts]
