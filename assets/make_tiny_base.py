@@ -166,7 +166,11 @@ def save(
 ) -> None:
     """Write bfloat16 weights, tokenizer and the record of how they came about."""
     target = Path(args.output)
-    weights = {name: tensor.bfloat16() for name, tensor in model.state_dict().items()}
+    weights = {
+        name: tensor.bfloat16()
+        for name, tensor in model.state_dict().items()
+        if name != "lm_head.weight"  # tied to the embedding
+    }
     model.save_pretrained(target, state_dict=weights)
     # Transformers writes the dtype of the model in memory, not that of the weights it was given.
     config = json.loads((target / "config.json").read_text(encoding="utf-8"))

@@ -101,8 +101,12 @@ class EngineConfig(Section):
     """KV cache on a CPU, in GiB."""
     enforce_eager: bool = False
     """Skip CUDA graphs and compilation: slower decoding, faster start."""
-    swap_tolerance: float = Field(default=0.05, gt=0)
-    """Largest mean absolute gap of probe log-probabilities after a weight swap, in nats a token."""
+    swap_tolerance: float = Field(default=0.1, gt=0)
+    """Largest mean absolute gap of probe log-probabilities after a weight swap, in nats a token.
+
+    Two bfloat16 implementations of 30 layers differ by about 0.05; weights that stayed old are
+    also told by lying closer to the weights before.
+    """
 
 
 class SamplingConfig(Section):
@@ -295,7 +299,7 @@ class Config(Section):
         return self
 
     def _combination_problems(self) -> Iterator[str]:
-        grpo, data, search = self.grpo, self.data, self.search
+        grpo, data = self.grpo, self.data
         if grpo.completions_per_step % grpo.micro_batch_size:
             yield (
                 f"grpo.micro_batch_size: {grpo.micro_batch_size} does not divide "
@@ -309,6 +313,10 @@ class Config(Section):
                 f"prompt beside sampling.max_completion_tokens = "
                 f"{self.sampling.max_completion_tokens}; raise the first or lower the second"
             )
+
+    def search_problems(self) -> Iterator[str]:
+        """Say what keeps step 1 from comparing trials fairly; other steps do not read `search`."""
+        search = self.search
         rungs = search.rung_examples
         if rungs != sorted(set(rungs)) or rungs[-1] != search.examples:
             yield (

@@ -36,6 +36,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from src.artifacts import append_jsonl
 from src.checkpoints import CheckpointStore
+from src.config_loading import ConfigError
 from src.config_schema import Config
 from src.devices import process_count, process_rank
 from src.eval_worker import SwapVerifier
@@ -84,24 +85,37 @@ def format_reward(completions: Sequence[str], **_: Any) -> list[float]:
     return [float(format_problem(completion) is None) for completion in completions]
 
 
-def grpo_dataset(problems: Sequence[Problem], prompt: PromptTemplate) -> Dataset:
+def grpo_dataset(
+    problems: Sequence[Problem],
+    prompt: PromptTemplate,
+    tokenizer: PreTrainedTokenizerBase,
+    max_prompt_tokens: int,
+) -> Dataset:
     """Return prompts with their reference answers, in TRL's shape.
 
-    A problem whose reference cannot be graded against itself could only add noise to a group, so it
-    is left out and counted.
+    Left out and counted: a problem whose reference cannot be graded against itself, which could
+    only add noise to its group, and one whose prompt leaves no room for a whole completion.
     """
-    usable = [
-        problem
-        for problem in problems
-        if r1_zero_reward_fn(f" </think> <answer> {problem.answer} </answer>", problem.answer)[
-            "reward"
-        ]
-    ]
-    if len(usable) < len(problems):
-        LOGGER.info("%d problems left out: reference not gradable", len(problems) - len(usable))
-    return Dataset.from_list(
-        [{"prompt": prompt.render(problem), "answer": problem.answer} for problem in usable]
-    )
+    rows, not_gradable, too_long = [], 0, 0
+    for problem in problems:
+        text = prompt.render(problem)
+        perfect = f" </think> <answer> {problem.answer} </answer>"
+        if not r1_zero_reward_fn(perfect, problem.answer)["reward"]:
+            not_gradable += 1
+        elif len(tokenizer(text, add_special_tokens=False)["input_ids"]) > max_prompt_tokens:
+            too_long += 1
+        else:
+            rows.append({"prompt": text, "answer": problem.answer})
+    LOGGER.info(
+        "%d problems for GRPO; left out: %d references not gradable, %d prompts too long",
+        len(rows), not_gradable, too_long,
+    )  # fmt: skip
+    if not rows:
+        raise ConfigError(
+            "no problem is left for GRPO: raise engine.max_model_tokens, lower "
+            "sampling.max_completion_tokens, or check the data's answers"
+        )
+    return Dataset.from_list(rows)
 
 
 def build_trainer(

@@ -48,11 +48,10 @@ class Run:
 
     def already_finished(self) -> bool:
         """Tell whether this stage finished earlier under the very same configuration."""
-        outcome = read_outcome(self.pipeline_folder, self.stage)
-        same = (self.folder / "config.yaml").is_file() and (self.folder / "config.yaml").read_text(
-            encoding="utf-8"
-        ) == dump_yaml(self.config)
-        return bool(outcome) and outcome.get("status") == "finished" and same
+        recorded = self.folder / "config.yaml"
+        if read_outcome(self.pipeline_folder, self.stage) is None or not recorded.is_file():
+            return False
+        return recorded.read_text(encoding="utf-8") == dump_yaml(self.config)
 
     def begin(self, **provenance: Any) -> None:
         """Create the folder and write what is about to run; an earlier attempt is kept aside.
@@ -69,7 +68,8 @@ class Run:
             if recorded.read_text(encoding="utf-8") != dump_yaml(self.config):
                 raise ConfigError(
                     f"{self.folder}: --resume needs the configuration the run was started with "
-                    f"({recorded}); use it, or another run.name, or leave --resume out"
+                    f"({recorded}); use it, or another run.name, or start over without --resume "
+                    "(run_pipeline.py --fresh)"
                 )
             LOGGER.info("resuming in %s", self.folder)
         elif self.folder.exists():

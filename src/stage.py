@@ -17,6 +17,7 @@ from utils.dataset_loader import DataError
 
 LOGGER = logging.getLogger(__name__)
 USER_ERROR = 2
+SEARCH_STAGE = "step1_sft_hyper"
 
 
 def run_stage(
@@ -36,10 +37,12 @@ def run_stage(
     _log_to_terminal()
     try:
         config = load_config(given.config, given.set)
-        overlay = pipeline_folder(config) / "step1_sft_hyper" / "best.yaml"
+        overlay = pipeline_folder(config) / SEARCH_STAGE / "best.yaml"
         if takes_search_result and overlay.is_file():
             config = load_config([*given.config, overlay], given.set)
             LOGGER.info("taking the search's best hyperparameters from %s", overlay)
+        if stage == SEARCH_STAGE and (problems := list(config.search_problems())):
+            raise ConfigError("\n".join(problems))
         if given.dry_run:
             sys.stdout.write(f"{dump_yaml(config)}\n{describe_plan(stage, config)}\n")
             return

@@ -115,7 +115,7 @@ class SftTrainer:
                     continue
                 if step > schedule.steps:
                     break
-                rate = rates.get_last_lr()[0]
+                rate = float(rates.get_last_lr()[0])
                 result = self._step(batch, step)
                 rates.step()
                 seen += len(batch)

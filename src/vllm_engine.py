@@ -65,13 +65,23 @@ class VllmEngine:
     def generate(
         self, prompts: Sequence[str], sampling: SamplingConfig, seeds: Sequence[int]
     ) -> list[Completion]:
-        """Complete each prompt once, with its own seed."""
+        """Complete each prompt once, with its own seed.
+
+        A prompt that fills the engine's context has no room for a completion: it counts as an empty
+        one that was cut.
+        """
+        ids = self._llm.get_tokenizer()(list(prompts), add_special_tokens=False)["input_ids"]
+        limit = self._llm.model_config.max_model_len
+        fitting = [index for index, row in enumerate(ids) if len(row) < limit]
         outputs = self._llm.generate(
-            list(prompts),
-            [sampling_parameters(sampling, seed) for seed in seeds],
+            [TokensPrompt(prompt_token_ids=ids[index]) for index in fitting],
+            [sampling_parameters(sampling, seeds[index]) for index in fitting],
             use_tqdm=False,
         )
-        return [_completion(output) for output in outputs]
+        completions = [Completion(text="", tokens=0, truncated=True)] * len(ids)
+        for index, output in zip(fitting, outputs, strict=True):
+            completions[index] = _completion(output)
+        return completions
 
 
 def engine_arguments(model: str, config: Config) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def test_reports_come_in_order_and_repeat(worker, trained):
     assert [checkpoint.step for checkpoint, _ in reports] == [0, 1]
     base, same = (report for _, report in reports)
     assert base.probe_gap is None
-    assert same.probe_gap < 0.01  # bfloat16 rounding in two implementations
+    assert same.probe_gap < 0.03  # bfloat16 rounding in two implementations
     assert base.outcomes == same.outcomes  # the same weights and seeds, before and after a swap
     assert sum(base.outcomes.values()) == base.n == 16
 

@@ -66,13 +66,19 @@ def test_all_problems_in_one_message_with_suggestions():
         ("grpo.micro_batch_size=7", "grpo.micro_batch_size"),
         ("data.source=files", "data.train_file"),
         ("sampling.max_completion_tokens=4096", "engine.max_model_tokens"),
-        ("search.rung_examples=[1024, 512]", "search.rung_examples"),
-        ("search.rung_examples=[100, 4096]", "batch size"),
     ],
 )
 def test_bad_combinations_are_refused(override, names):
     with pytest.raises(ConfigError, match=re.escape(names)):
         load_config(["config/sft_hyper_config.yaml"], [override])
+
+
+@pytest.mark.parametrize(
+    ("rungs", "says"), [("[1024, 512]", "must rise and end"), ("[100, 4096]", "unequal data")]
+)
+def test_rungs_that_compare_unequal_data_are_named(rungs, says):
+    config = load_config(["config/sft_hyper_config.yaml"], [f"search.rung_examples={rungs}"])
+    assert any(says in problem for problem in config.search_problems())
 
 
 def test_missing_file_and_loop(tmp_path):
