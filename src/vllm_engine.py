@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from vllm import LLM, RequestOutput, SamplingParams
 from vllm.inputs import TokensPrompt
 from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
@@ -162,15 +163,39 @@ def swap_weights(llm: LLM, weights: Path | Iterable[tuple[str, torch.Tensor]]) -
     and packs them again, all but a tied output layer, whose packed copy would silently stay.
     """
     runner = llm.llm_engine.model_executor.driver_worker.model_runner
-    dtype = runner.model_config.dtype
-    if isinstance(weights, Path):
-        runner.reload_weights(weights_path=str(weights))
-    else:
-        runner.reload_weights(weights_iterator=_cast(weights, dtype))
     model = runner.get_model()
+    named = _read_tensors(weights) if isinstance(weights, Path) else weights
+    if "lm_head.weight" in dict(model.named_parameters()):
+        named = _with_output_layer(named)
+    runner.reload_weights(weights_iterator=_cast(named, runner.model_config.dtype))
     if runner.device.type == "cpu" and getattr(model.config, "tie_word_embeddings", False):
         dispatch_cpu_unquantized_gemm(model.lm_head, remove_weight=False)
     llm.reset_prefix_cache()
+
+
+def _read_tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    for shard in sorted(folder.glob("*.safetensors")):
+        with safe_open(shard, framework="pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 - not a dictionary
+                yield name, tensors.get_tensor(name)
+
+
+def _with_output_layer(
+    weights: Iterable[tuple[str, torch.Tensor]],
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Add the output layer that a tied checkpoint leaves out.
+
+    vLLM unties the embeddings of a model whose files hold both tensors. A later checkpoint that
+    holds only the embedding would then leave the first model's output layer in place, unnoticed.
+    """
+    embedding, complete = None, False
+    for name, tensor in weights:
+        if name.endswith("embed_tokens.weight"):
+            embedding = tensor
+        complete = complete or name == "lm_head.weight"
+        yield name, tensor
+    if not complete and embedding is not None:
+        yield "lm_head.weight", embedding
 
 
 def _cast(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from src.policy import save_policy
 from src.weight_probe import measure_probe, write_probe
@@ -43,6 +45,23 @@ def test_after_a_swap_logprobs_equal_those_of_a_fresh_engine(checkpoints):
     swapped = in_engine_process(swapped_logprobs, first, second, ids)
     assert swapped == fresh  # to the bit
     assert swapped != in_engine_process(fresh_logprobs, first, ids)
+
+
+def test_a_first_model_that_stores_its_tied_output_layer_twice_leaves_nothing_behind(
+    tokenizer, tmp_path
+):
+    """vLLM unties such a model, and a checkpoint without the second copy must still fill it."""
+    ids = [tokenizer(TEXT)["input_ids"]]
+    for seed in (0, 1):
+        save_policy(
+            two_layer_model(tokenizer, tied=True, seed=seed), tokenizer, tmp_path / str(seed)
+        )
+    weights = load_file(tmp_path / "0" / "model.safetensors")
+    weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
+    save_file(weights, tmp_path / "0" / "model.safetensors", metadata={"format": "pt"})
+    swapped = in_engine_process(swapped_logprobs, tmp_path / "0", tmp_path / "1", ids)
+    fresh = in_engine_process(fresh_logprobs, tmp_path / "1", ids)
+    assert np.allclose(swapped[0], fresh[0], atol=0.05)
 
 
 def test_good_swaps_are_verified(checkpoints):
