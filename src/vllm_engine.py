@@ -168,7 +168,8 @@ def swap_weights(llm: LLM, weights: Path | Iterable[tuple[str, torch.Tensor]]) -
     if "lm_head.weight" in dict(model.named_parameters()):
         named = _with_output_layer(named)
     runner.reload_weights(weights_iterator=_cast(named, runner.model_config.dtype))
-    if runner.device.type == "cpu" and getattr(model.config, "tie_word_embeddings", False):
+    # Always: vLLM may have untied and tied again, so the model's configuration does not tell.
+    if runner.device.type == "cpu":
         dispatch_cpu_unquantized_gemm(model.lm_head, remove_weight=False)
     llm.reset_prefix_cache()
 
