@@ -165,10 +165,9 @@ def swap_weights(llm: LLM, weights: Path | Iterable[tuple[str, torch.Tensor]]) -
     runner = llm.llm_engine.model_executor.driver_worker.model_runner
     model = runner.get_model()
     named = _read_tensors(weights) if isinstance(weights, Path) else weights
-    if "lm_head.weight" in dict(model.named_parameters()):
-        named = _with_output_layer(named)
     runner.reload_weights(weights_iterator=_cast(named, runner.model_config.dtype))
-    # Always: vLLM may have untied and tied again, so the model's configuration does not tell.
+    # Always: vLLM unties a model whose files hold both tensors in its configuration, and ties their
+    # equal weights again, so the configuration does not tell.
     if runner.device.type == "cpu":
         dispatch_cpu_unquantized_gemm(model.lm_head, remove_weight=False)
     llm.reset_prefix_cache()
@@ -179,24 +178,6 @@ def _read_tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
         with safe_open(shard, framework="pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118 - not a dictionary
                 yield name, tensors.get_tensor(name)
-
-
-def _with_output_layer(
-    weights: Iterable[tuple[str, torch.Tensor]],
-) -> Iterator[tuple[str, torch.Tensor]]:
-    """Add the output layer that a tied checkpoint leaves out.
-
-    vLLM unties the embeddings of a model whose files hold both tensors. A later checkpoint that
-    holds only the embedding would then leave the first model's output layer in place, unnoticed.
-    """
-    embedding, complete = None, False
-    for name, tensor in weights:
-        if name.endswith("embed_tokens.weight"):
-            embedding = tensor
-        complete = complete or name == "lm_head.weight"
-        yield name, tensor
-    if not complete and embedding is not None:
-        yield "lm_head.weight", embedding
 
 
 def _cast(
