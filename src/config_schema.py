@@ -259,6 +259,11 @@ class GrpoConfig(Section):
         return self.completions_per_step // (self.micro_batch_size * processes)
 
 
+class GraderConfig(Section):
+    children: Positive = 2
+    """Symbolic grader processes that each process may use at once."""
+
+
 class WandbConfig(Section):
     project: str = "math-grpo"
     """W&B project."""
@@ -287,6 +292,8 @@ class Config(Section):
     """Hyperparameter search over `train`."""
     grpo: GrpoConfig = GrpoConfig()
     """Reinforcement learning."""
+    grader: GraderConfig = GraderConfig()
+    """The r1_zero grader."""
     wandb: WandbConfig = WandbConfig()
     """Experiment tracking."""
 

@@ -12,10 +12,12 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from glob import glob
+from typing import Literal, cast
 
 from src.config_loading import ConfigError
 from src.config_schema import Config
 
+WandbMode = Literal["online", "offline", "disabled", "shared"]
 _GIB = 1024**3
 
 
@@ -108,16 +110,17 @@ def prepare_worker_process() -> None:
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
 
 
-def wandb_mode(configured: str) -> str:
+def wandb_mode(configured: str) -> WandbMode:
     """Resolve `auto`: online where a key is set, else offline."""
     if configured != "auto":
-        return configured
+        return cast("WandbMode", configured)
     key_file = os.path.expanduser("~/.netrc")
     has_key = bool(os.environ.get("WANDB_API_KEY"))
     if not has_key and os.path.isfile(key_file):
         with open(key_file, encoding="utf-8") as stream:
             has_key = "api.wandb.ai" in stream.read()
-    return os.environ.get("WANDB_MODE") or ("online" if has_key else "offline")
+    mode = os.environ.get("WANDB_MODE") or ("online" if has_key else "offline")
+    return cast("WandbMode", mode)
 
 
 def engine_memory_gib(config: Config) -> dict[str, str]:

@@ -24,6 +24,7 @@ from src.devices import prepare_worker_process, worker_environment
 from src.evaluation import EvalReport, EvalTask, evaluate
 from src.generator import Generator
 from src.weight_probe import Probe, read_probe
+from utils.drgrpo_grader import set_children
 
 LOGGER = logging.getLogger(__name__)
 
@@ -253,6 +254,7 @@ def _serve(
         from src.vllm_engine import VllmEngine  # noqa: PLC0415
 
         started = time.perf_counter()
+        set_children(config.grader.children)
         verifier = SwapVerifier(VllmEngine(model, config), config.engine.swap_tolerance, model)
         LOGGER.info("evaluation engine ready in %.1f s", time.perf_counter() - started)
         while True:

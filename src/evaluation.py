@@ -191,6 +191,7 @@ def _row(problem: Problem, completion: Completion, grade: Grade) -> dict[str, An
         "completion": completion.text,
         "answer": grade.answer,
         "outcome": grade.outcome,
+        "decided_by": grade.stage,
         "reason": grade.reason,
         "tokens": completion.tokens,
         "truncated": completion.truncated,

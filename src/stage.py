@@ -14,6 +14,7 @@ from src.devices import check_devices, prepare_main_process, process_rank
 from src.plan import describe_plan
 from src.run_directory import ChecksPassed, Run, pipeline_folder
 from utils.dataset_loader import DataError
+from utils.drgrpo_grader import set_children
 
 LOGGER = logging.getLogger(__name__)
 USER_ERROR = 2
@@ -52,6 +53,7 @@ def run_stage(
             LOGGER.info("%s: already finished in %s; nothing to do", stage, run.folder)
             return
         prepare_main_process(config)
+        set_children(config.grader.children)
         main(config, run)
     except ChecksPassed:
         LOGGER.info("%s: configuration, data, prompt, model and devices are in order", stage)

@@ -31,13 +31,13 @@ def main(config: Config, run: Run) -> None:
     problems = load_problems(config)
     prompt = load_prompt(config.data.prompt)
     model = starting_model(config)
+    tokenizer = load_tokenizer(model, config)
+    room = config.engine.max_model_tokens - config.sampling.max_completion_tokens
+    dataset = grpo_dataset(problems.train, prompt, tokenizer, room)
     run.begin(data=problems.file_hashes, model=model)
     test = test_task(config, problems, prompt)
     task = validation_task(config, problems, prompt, config.grpo.validation_rows)
     store = CheckpointStore(run.folder / "checkpoints", keep=1, resumable=False)
-    tokenizer = load_tokenizer(model, config)
-    room = config.engine.max_model_tokens - config.sampling.max_completion_tokens
-    dataset = grpo_dataset(problems.train, prompt, tokenizer, room)
     trainer = build_trainer(model, tokenizer, dataset, config, run.folder / "trl")
     with open_metric_log(run) as metrics:
         samples = run.folder / "groups.jsonl"

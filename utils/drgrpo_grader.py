@@ -17,12 +17,17 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
 
-from utils.answer_equality import Unscorable, answers_equal, is_scorable
+from utils.grading import prose
+from utils.grading.equality import BLANK, compare, is_scorable
+from utils.grading.expressions import NeedsSymbols
+from utils.grading.symbolic_pool import POOL
+from utils.grading.tally import TALLY
 
 logger = logging.getLogger(__name__)
 
@@ -31,16 +36,23 @@ Reference = str | float | int | list[str] | None
 
 _OPENING = "</think> <answer>"
 _CLOSING = "</answer>"
+MAX_BOXES = 20
+_PROGRESS_EVERY = 1_000
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*")
 
 
 @dataclass(frozen=True, slots=True)
 class Grade:
-    """Outcome for one response; `reason` says why it is not correct."""
+    """Outcome for one response; `reason` says why it is not correct, `stage` what decided.
+
+    Stages: `format`, `reference` (it states nothing), and those of `utils.grading.equality`:
+    `guard` (caps on size), `text`, `exact`, `structure`, `symbolic`.
+    """
 
     outcome: Outcome
     answer: str | None
     reason: str
+    stage: str
 
     @property
     def reward(self) -> float:
@@ -67,39 +79,89 @@ def r1_zero_reward_fn(
 
 
 def grade_batch(
-    responses: Sequence[str], ground_truths: Sequence[Reference], fast: bool = True
+    responses: Sequence[str],
+    ground_truths: Sequence[Reference],
+    fast: bool = True,
+    *,
+    on_progress: Callable[[int], None] | None = None,
 ) -> list[Grade]:
-    """Grade each response against the reference at its place; same order and length."""
-    pairs = zip(responses, ground_truths, strict=True)
-    return [grade(response, ground_truth, fast) for response, ground_truth in pairs]
+    """Grade each response against the reference at its place; same order and length.
+
+    Whatever needs no symbolic work is graded at once; the rest is spread over the symbolic children
+    (`set_children`). Safe from any thread, beside an event loop, and in forked processes.
+
+    Args:
+        on_progress: called now and then with how many responses are graded.
+    """
+    pairs = list(zip(responses, ground_truths, strict=True))
+    grades: dict[int, Grade] = {}
+    waiting = []
+    for index, (response, ground_truth) in enumerate(pairs):
+        try:
+            grades[index] = _counted(_grade(response, ground_truth, fast, symbolic=False))
+        except NeedsSymbols:
+            waiting.append(index)
+        if on_progress and index % _PROGRESS_EVERY == 0:
+            on_progress(len(grades))
+    with ThreadPoolExecutor(max(1, min(POOL.children, len(waiting)))) as executor:
+        found = executor.map(lambda index: grade(*pairs[index], fast), waiting)
+        for index, result in zip(waiting, found, strict=True):
+            grades[index] = result
+            if on_progress:
+                on_progress(len(grades))
+    return [grades[index] for index in range(len(pairs))]
 
 
 def grade(response: str, ground_truth: Reference, fast: bool = True) -> Grade:
     """Grade one response.
 
     The reference is an answer, a solution with its answer in \\boxed{}, a number, or a list of
-    accepted ones; `fast` gives symbolic work 3 s rather than 10 s.
+    accepted ones; `fast` gives symbolic work 2 s rather than 10 s and leaves out the wider
+    equivalences of `utils.grading.equality.compare`.
     """
+    return _counted(_grade(response, ground_truth, fast, symbolic=True))
+
+
+def set_children(count: int) -> None:
+    """Set how many symbolic child processes this process may use at once."""
+    POOL.resize(count)
+
+
+def grading_statistics() -> dict[str, int]:
+    """Return what this process has graded so far.
+
+    Keys: `stage/outcome` for each grade, `timeouts`, `kills`, `guard_hits`, `symbolic_calls` and
+    `cache_hits`, where there were any.
+    """
+    return TALLY.snapshot()
+
+
+def _counted(result: Grade) -> Grade:
+    TALLY.add(f"{result.stage}/{result.outcome}")
+    return result
+
+
+def _grade(response: str, ground_truth: Reference, fast: bool, *, symbolic: bool) -> Grade:
+    """Grade one response; NeedsSymbols where a symbolic comparison is needed but not wanted."""
     problem = format_problem(response)
     if problem is not None:
-        return Grade("format_failure", None, problem)
-    answer = _stated_answer(response)
-    references = [text for text in _reference_texts(ground_truth) if is_scorable(text)]
+        return Grade("format_failure", None, problem, "format")
+    answer = stated_answer(response)
+    references = [text for text in reference_texts(ground_truth) if is_scorable(text)]
     if not references:
-        return Grade("unscorable", answer, f"the reference {ground_truth!r:.80} states no answer")
-    failure = ""
+        reason = f"the reference {ground_truth!r:.80} states no answer"
+        return Grade("unscorable", answer, reason, "reference")
+    failure = None
     for reference in references:
-        try:
-            if answers_equal(answer, reference, fast):
-                return Grade("correct", answer, "")
-        except Unscorable as error:
-            failure = str(error)
-            logger.warning(
-                "unscorable: %s (answer %.80r, reference %.80r)", error, answer, reference
-            )
+        verdict = compare(answer, reference, fast, symbolic=symbolic)
+        if verdict.equal:
+            return Grade("correct", answer, "", verdict.stage)
+        if verdict.failure:
+            failure = verdict
+            logger.warning("unscorable: %s (%.80r, %.80r)", verdict.failure, answer, reference)
     if failure:
-        return Grade("unscorable", answer, failure)
-    return Grade("wrong_answer", answer, f"not equal to {references[0]!r:.80}")
+        return Grade("unscorable", answer, failure.failure, failure.stage)
+    return Grade("wrong_answer", answer, f"not equal to {references[0]!r:.80}", verdict.stage)
 
 
 def format_problem(response: str) -> str | None:
@@ -138,15 +200,22 @@ def extract_boxed(text: str) -> str | None:
     return _box_content(text, boxes[-1].end())[0].strip() or None
 
 
-def _stated_answer(response: str) -> str:
-    """Return the text between the answer tags, with its box opened.
+def stated_answer(response: str) -> str:
+    """Return the text between the answer tags of a well-formed response, with its box opened.
 
+    One box states the answer, unless the words around it negate or hedge it ("not \\boxed{5}").
     Several boxes are replaced by what they hold, in place: two guesses are not an answer.
     """
-    answer = response[response.index(_OPENING) + len(_OPENING) : response.index(_CLOSING)].strip()
+    answer = response[response.index(_OPENING) + len(_OPENING) : response.index(_CLOSING)].strip(
+        BLANK
+    )
     boxes = list(_BOX.finditer(answer))
+    if len(boxes) > MAX_BOXES:
+        return answer
     if len(boxes) == 1:
-        return extract_boxed(answer) or ""
+        content, end = _box_content(answer, boxes[0].end())
+        if not prose.turns(answer[: boxes[0].start()] + answer[end:]):
+            return content.strip(BLANK)
     for box in reversed(boxes):
         content, end = _box_content(answer, box.end())
         answer = answer[: box.start()] + content + answer[end:]
@@ -168,10 +237,10 @@ def _box_content(text: str, start: int) -> tuple[str, int]:
     return "", len(text)
 
 
-def _reference_texts(ground_truth: Reference) -> list[str]:
+def reference_texts(ground_truth: Reference) -> list[str]:
     """List the accepted answers as text, leaving out what is none (None, NaN, an empty box)."""
     if isinstance(ground_truth, list | tuple):
-        return [text for item in ground_truth for text in _reference_texts(item)]
+        return [text for item in ground_truth for text in reference_texts(item)]
     if isinstance(ground_truth, str):
         boxed = extract_boxed(ground_truth) if _BOX.search(ground_truth) else ground_truth
         return [] if boxed is None else [boxed]

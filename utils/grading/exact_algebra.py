@@ -9,6 +9,7 @@ only if their cross products have the same coefficients: no tolerance, no search
 
 from __future__ import annotations
 
+from decimal import Context, Decimal
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -22,6 +23,8 @@ MAX_TERMS = 2_000
 MAX_POLYNOMIAL_POWER = 20
 MAX_RADICAND = 10**10
 _ONE: Polynomial = {(): 1}
+_CONTEXT = Context(prec=60)
+_CONSTANTS = {"π": Decimal("3.14159265358979323846264338327950288419716939937510582097494459")}
 
 
 class NotExactError(Exception):
@@ -143,6 +146,31 @@ def rational_ratio(left: Exact, right: Exact) -> Fraction | None:
     key = next(iter(first))
     ratio = Fraction(first[key]) / second[key]
     return ratio if all(first[k] == ratio * second[k] for k in first) else None
+
+
+def approximate(value: Exact) -> Decimal | None:
+    """Evaluate a real constant to some 50 digits, or return None where it is not one.
+
+    >>> round(approximate(root(constant(2), 2)), 5)
+    Decimal('1.41421')
+    """
+    top, bottom = (_approximate(part) for part in value)
+    return _CONTEXT.divide(top, bottom) if top is not None and bottom else None
+
+
+def _approximate(polynomial: Polynomial) -> Decimal | None:
+    """Evaluate a polynomial in π and radicals."""
+    total = Decimal(0)
+    for monomial, coefficient in polynomial.items():
+        term = _CONTEXT.divide(Decimal(coefficient.numerator), Decimal(coefficient.denominator))
+        for generator, exponent in monomial:
+            base = _CONSTANTS.get(generator) if isinstance(generator, str) else Decimal(generator)
+            if base is None:
+                return None
+            power_of = _CONTEXT.divide(Decimal(exponent.numerator), Decimal(exponent.denominator))
+            term = _CONTEXT.multiply(term, _CONTEXT.power(base, power_of))
+        total = _CONTEXT.add(total, term)
+    return total
 
 
 def _add(left: Polynomial, right: Polynomial) -> Polynomial:

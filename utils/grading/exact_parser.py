@@ -14,8 +14,8 @@ from collections.abc import Callable
 from fractions import Fraction
 from functools import lru_cache
 
-from utils import exact_algebra
-from utils.exact_algebra import Exact, NotExactError
+from utils.grading import exact_algebra
+from utils.grading.exact_algebra import Exact, NotExactError
 
 MAX_DEPTH = 20
 MAX_FACTORIAL = 300

@@ -1,14 +1,12 @@
-"""Ask the symbolic child process whether two expressions are equal, within a deadline.
+"""Ask a symbolic child process whether two expressions are equal, within a deadline.
 
-One child a process, started lazily and killed when it overruns. Safe from any thread (one lock)
-and after a fork (the forked process makes its own child and leaves its parent's alone). It is
-started by `subprocess` with a command of its own, so the caller's `__main__` is never imported
-again.
+A child is started lazily and killed when it overruns. Safe from any thread (one lock) and after a
+fork (the forked process makes its own child and leaves its parent's alone). It is started by
+`subprocess` with a command of its own, so the caller's `__main__` is never imported again.
 """
 
 from __future__ import annotations
 
-import atexit
 import json
 import logging
 import os
@@ -21,11 +19,15 @@ import time
 from pathlib import Path
 from typing import IO, NamedTuple, cast
 
+from utils.grading.tally import TALLY
+
 logger = logging.getLogger(__name__)
 
 START_TIMEOUT_S = 60.0
-MAX_CHARACTERS = 300
-_REPOSITORY_ROOT = Path(__file__).resolve().parents[1]
+MAX_CHARACTERS = 200
+# The LaTeX parser takes seconds for a long product of functions.
+MAX_FUNCTIONS = 8
+_REPOSITORY_ROOT = Path(__file__).resolve().parents[2]
 # env(1) sets what differs from our own environment: one thread, and no GPU to see.
 _COMMAND = (
     "/usr/bin/env",
@@ -35,18 +37,29 @@ _COMMAND = (
     "MKL_NUM_THREADS=1",
     sys.executable,
     "-m",
-    "utils.symbolic_child",
+    "utils.grading.symbolic_child",
 )
 
 _LONG_EXPONENT = re.compile(r"\^\s*[{(]*\s*[+-]?\d{5,}")
 _NUMERIC_TOWER = re.compile(r"\^\s*(?:\{[^{}A-Za-z]*\^|[\d.]+\s*\^|\([^()A-Za-z]*\^)")
-_LARGE_FACTORIAL = re.compile(r"\d{4,}\s*!|[!)}\]]\s*!")
+_TOWER = re.compile(r"\^\s*\{[^{}]*\^\s*\{[^{}]*\^")
+_LARGE_FACTORIAL = re.compile(
+    r"\d{3,}\s*!|[!)}\]]\s*!|\\Gamma|\\binom(?!(?:\{[a-z+-]{0,3}\d{0,2}[a-z+-]{0,3}\}){2})"
+)
+_SIGN_RUN = re.compile(r"(?:[-+]\s*){3}|\|\s*\|\s*\|")
+# Evaluating these may take any time; they are left to a patient comparison.
+_CALCULUS = re.compile(r"\\(?:i*int|oint|sum|prod|lim|frac\s*\{\s*d\s*\})")
+_FUNCTION = re.compile(r"\\(?:arc)?(?:sin|cos|tan|cot|sec|csc|log|ln|exp)")
 _STRUCTURE = re.compile(r"[,;:&=<>≤≥≠∈≈∪⦃⦄¤%…]|\\begin|\\text|(?<!\\sqrt)\[")
 # What the LaTeX grammar would read differently: digits apart, `x2`, a stray degree sign.
 _MISREAD = re.compile(
     r"(?<![_\d])\d+\s+[\d.]|(?:^|[^\\A-Za-z])[A-Za-z]{1,3}\d|(?:^|[^\d})\s])\s*°|°\s*\d"
 )
-_REFUSED = (_LONG_EXPONENT, _NUMERIC_TOWER, _LARGE_FACTORIAL, _STRUCTURE, _MISREAD)
+_FOREIGN = re.compile(r"[^\x20-\x7eπ∞°]")
+_REFUSED = (
+    _LONG_EXPONENT, _NUMERIC_TOWER, _TOWER, _LARGE_FACTORIAL, _SIGN_RUN, _STRUCTURE, _MISREAD,
+    _FOREIGN,
+)  # fmt: skip
 _DEGREES = re.compile(r"(\d+(?:\.\d+)?)\s*°")
 _BARE_NUMERATOR = re.compile(r"\\frac\s*([\dA-Zπa-z])")
 _BARE_DENOMINATOR = re.compile(r"(\\frac\s*\{[^{}]*\})\s*([\dA-Zπa-z])")
@@ -70,7 +83,9 @@ class SymbolicClient:
         self._child: _Child | None = None
         self._buffer = b""
 
-    def equal(self, answer: str, reference: str, deadline_s: float) -> tuple[bool, float]:
+    def equal(
+        self, answer: str, reference: str, deadline_s: float, *, patient: bool = False
+    ) -> tuple[bool, float]:
         """Compare two normalised expressions; return the verdict and the seconds it took.
 
         Raises Unscorable when the child overruns `deadline_s`, crashes or cannot start. Waiting for
@@ -80,7 +95,9 @@ class SymbolicClient:
             "answer": _to_latex(answer),
             "reference": _to_latex(reference),
             "deadline_s": deadline_s,
+            "patient": patient,
         }
+        TALLY.add("symbolic_calls")
         with self._lock:
             child = self._started_child()
             started = time.monotonic()
@@ -89,6 +106,7 @@ class SymbolicClient:
                 reply = self._read(child, started + deadline_s)
             except BaseException:
                 # Also on KeyboardInterrupt: a late reply must never answer the next question.
+                TALLY.add("kills")
                 self._kill()
                 raise
             seconds = time.monotonic() - started
@@ -155,6 +173,7 @@ class SymbolicClient:
         while b"\n" not in self._buffer:
             left_ms = (deadline - time.monotonic()) * 1000
             if left_ms <= 0 or not poller.poll(left_ms):
+                TALLY.add("timeouts")
                 raise Unscorable("symbolic comparison overran its deadline")
             chunk = os.read(fd, 65_536)
             if not chunk:
@@ -177,13 +196,15 @@ class SymbolicClient:
         child.replies.close()
 
 
-def is_safe(text: str) -> bool:
+def is_safe(text: str, *, patient: bool = False) -> bool:
     """Refuse what the symbolic parser would misread, or what would take for ever to evaluate.
 
     >>> is_safe("2^{n+1}"), is_safe("9^{9^9}"), is_safe("1 2")
     (True, False, False)
     """
-    return len(text) <= MAX_CHARACTERS and not any(pattern.search(text) for pattern in _REFUSED)
+    if len(text) > MAX_CHARACTERS or any(pattern.search(text) for pattern in _REFUSED):
+        return False
+    return patient or not (_CALCULUS.search(text) or len(_FUNCTION.findall(text)) > MAX_FUNCTIONS)
 
 
 def _to_latex(text: str) -> str:
@@ -193,8 +214,3 @@ def _to_latex(text: str) -> str:
     for character, command in (("π", r"\pi "), ("∞", r"\infty "), ("*", r"\cdot "), ("°", "")):
         text = text.replace(character, command)
     return text
-
-
-CLIENT = SymbolicClient()
-os.register_at_fork(after_in_child=CLIENT.forget_after_fork)
-atexit.register(CLIENT.close)

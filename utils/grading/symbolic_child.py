@@ -1,10 +1,11 @@
 """The child process that holds math-verify: JSON lines in, JSON lines out.
 
-Started by `utils.symbolic_client` as `python -m utils.symbolic_child`. It reads one request a line,
-`{"answer": latex, "reference": latex, "deadline_s": seconds}`, and replies `{"equal": bool}` or
-`{"error": text}`. Only the LaTeX grammar of math-verify is used: its plain-expression extraction
-runs sympy's `parse_expr`, which evaluates text. It leaves on end of input, when its parent is gone,
-or, if a computation outlives its deadline, by SIGALRM: no child outlives its parent for long.
+Started by `utils.grading.symbolic_client` as `python -m utils.grading.symbolic_child`. It reads one
+request a line, `{"answer": latex, "reference": latex, "deadline_s": seconds, "patient": bool}`, and
+replies `{"equal": bool}` or `{"error": text}`. Only the LaTeX grammar of math-verify is used: its
+plain-expression extraction runs sympy's `parse_expr`, which evaluates text. It leaves on end of
+input, when its parent is gone, or, if a computation outlives its deadline, by SIGALRM: no child
+outlives its parent for long.
 """
 
 from __future__ import annotations
@@ -25,9 +26,12 @@ from sympy.core.function import AppliedUndef
 MEMORY_LIMIT_BYTES = 1536 * 2**20
 ORPHAN_CHECK_S = 5.0
 GRACE_S = 2.0
+# Digits beyond the length of the two texts: no decimal or fraction that fits into a text of n
+# characters comes closer than some 10^-2n to an irrational number, other than by design of both.
 VETO_DIGITS = 60
-VETO_THRESHOLD = sympy.Float("1e-40", VETO_DIGITS)
+VETO_MARGIN = 20
 _SAMPLE_POINTS = (sympy.Rational(37, 29), sympy.Rational(113, 71))
+_NEGATIVE_POINT = sympy.Rational(-83, 59)
 _EXTRACTION = [
     LatexExtractionConfig(
         normalization_config=NormalizationConfig(
@@ -61,24 +65,29 @@ def main() -> None:
     os._exit(0)
 
 
-def equal(answer: str, reference: str) -> bool:
-    """Compare two LaTeX expressions: 60 digits to refute, then math-verify to prove.
+def equal(answer: str, reference: str, *, patient: bool = False) -> bool:
+    """Compare two LaTeX expressions: digits to refute, then math-verify to prove.
 
     The digits go first because they settle nearly every wrong answer without simplification, and
-    because math-verify alone would accept what agrees to 6 or 15 digits.
+    because math-verify alone would accept what agrees to 6 or 15 digits. `patient` also accepts an
+    identity that holds only where the expressions are real, such as ln(x^2) = 2 ln x.
     """
     parsed_answer, parsed_reference = _parsed(answer), _parsed(reference)
     if parsed_answer is None or parsed_reference is None:
         return False
-    if not _agree_numerically(parsed_answer, parsed_reference):
+    digits = VETO_DIGITS + 2 * max(len(answer), len(reference))
+    if not _agree_numerically(parsed_answer, parsed_reference, digits):
         return False
-    return verify(parsed_reference, parsed_answer, strict=True, timeout_seconds=None)
+    if verify(parsed_reference, parsed_answer, strict=True, timeout_seconds=None):
+        return True
+    return patient and _equal_on_domain(parsed_answer, parsed_reference, digits)
 
 
 def _answer(request: dict) -> dict:
     """Answer one request; whatever the symbolic code raises becomes an error reply."""
     try:
-        return {"equal": equal(request["answer"], request["reference"])}
+        patient = request["patient"]
+        return {"equal": equal(request["answer"], request["reference"], patient=patient)}
     except Exception as error:  # noqa: BLE001 - the boundary of the process
         return {"error": type(error).__name__}
 
@@ -104,23 +113,42 @@ def _parsed(latex: str) -> sympy.Expr | sympy.MatrixBase | None:
     return expression.xreplace({call: sympy.Symbol(str(call), real=True) for call in applied})
 
 
-def _agree_numerically(left: sympy.Expr, right: sympy.Expr) -> bool:
-    """Say whether two expressions agree to 40 of 60 digits at the sample points."""
+def _agree_numerically(left: sympy.Expr, right: sympy.Expr, digits: int) -> bool:
+    """Say whether two expressions agree at the sample points, but for the last few digits."""
     if isinstance(left, sympy.MatrixBase) or isinstance(right, sympy.MatrixBase):
         same_shape = getattr(left, "shape", None) == getattr(right, "shape", None)
-        return same_shape and all(map(_agree_numerically, left.flat(), right.flat()))
+        return same_shape and all(
+            _agree_numerically(a, b, digits) for a, b in zip(left.flat(), right.flat(), strict=True)
+        )
     difference = left - right
-    symbols = sorted(difference.free_symbols, key=str)
-    return all(
-        _is_small(difference, {symbol: point + index for index, symbol in enumerate(symbols)})
-        for point in (_SAMPLE_POINTS if symbols else _SAMPLE_POINTS[:1])
-    )
+    points = _SAMPLE_POINTS if difference.free_symbols else _SAMPLE_POINTS[:1]
+    return all(_is_small(_value(difference, point, digits), digits) for point in points)
 
 
-def _is_small(difference: sympy.Expr, values: dict[sympy.Symbol, sympy.Rational]) -> bool:
-    """Say whether the difference vanishes at a point; what cannot be evaluated does not."""
-    value = difference.evalf(VETO_DIGITS, subs=values)
-    return bool(value.is_number and value.is_finite and abs(value) < VETO_THRESHOLD)
+def _equal_on_domain(left: sympy.Expr, right: sympy.Expr, digits: int) -> bool:
+    """Prove an identity for positive variables, unless both are real and differ elsewhere."""
+    if isinstance(left, sympy.MatrixBase) or isinstance(right, sympy.MatrixBase):
+        return False
+    here, there = (_value(side, _NEGATIVE_POINT, digits) for side in (left, right))
+    if here.is_real and there.is_real and not _is_small(here - there, digits):
+        return False
+    symbols = (left - right).free_symbols
+    positive = {symbol: sympy.Symbol(symbol.name, positive=True) for symbol in symbols}
+    difference = sympy.expand_log((left - right).xreplace(positive), force=True)
+    return sympy.simplify(difference) == 0
+
+
+def _value(expression: sympy.Expr, point: sympy.Rational, digits: int) -> sympy.Expr:
+    """Evaluate at variables that step up from `point`, in alphabetical order."""
+    symbols = sorted(expression.free_symbols, key=str)
+    values = {symbol: point + index for index, symbol in enumerate(symbols)}
+    return expression.evalf(digits, subs=values, maxn=digits + VETO_DIGITS)
+
+
+def _is_small(value: sympy.Expr, digits: int) -> bool:
+    """Say whether a difference vanishes; what cannot be evaluated does not."""
+    threshold = sympy.Float(10, digits) ** (VETO_MARGIN - digits)
+    return bool(value.is_number and value.is_finite and abs(value) < threshold)
 
 
 def _lines(parent_pid: int) -> Iterator[bytes]:

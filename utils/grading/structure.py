@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 RELATIONS = "=<>≤≥≠∈≈"
 FLIPPED = {"<": ">", ">": "<", "≤": "≥", "≥": "≤"}
+SEPARATORS = ",;∨"
 _OPENERS = "([{⦃"
 _CLOSERS = ")]}⦄"
 _NAME = (
@@ -16,6 +17,10 @@ _NAME = (
     r"|m?\s*\\angle\s*[A-Z]{1,3}|\([A-Za-z](?:,\s*[A-Za-z])+\))"
 )
 _NAMES = re.compile(rf"{_NAME}(?:\s*:\s*{_NAME})*")
+_SET_BUILDER = re.compile(
+    r"⦃\s*(?P<name>[A-Za-z])\s*(?:∈\s*ℝ\s*)?[:|]\s*(?P<condition>(?P=name)\b[^:|⦃⦄]*|[^:|⦃⦄]*"
+    r"[<>≤≥≠=]\s*(?P=name)\b[^:|⦃⦄]*)⦄"
+)
 _MATRIX = re.compile(r"\\begin\{matrix\}((?:(?!\\begin).)*)\\end\{matrix\}")
 
 
@@ -41,11 +46,21 @@ def elements(text: str) -> list[str]:
     """
     if "⏎" in text and "\\begin" not in text:
         text = text.replace("⏎", ",")
-    text = _without_set_braces(text)
-    parts = split_top(text, ",;") if "," in text or ";" in text else [text]
+    text = _without_set_braces(bare_condition(text))
+    parts = split_top(text, SEPARATORS) if any(sign in text for sign in SEPARATORS) else [text]
     if "±" not in text and "∓" not in text:
         return [part for part in parts if part]
     return [signed for part in parts if part for signed in _both_signs(part)]
+
+
+def bare_condition(text: str) -> str:
+    """Return the condition of a set builder, and any other text as it is.
+
+    >>> bare_condition("⦃x | x>1⦄"), bare_condition("⦃1,2⦄")
+    ('x>1', '⦃1,2⦄')
+    """
+    match = _SET_BUILDER.fullmatch(text)
+    return match["condition"].strip() if match else text
 
 
 def split_top(text: str, separators: str) -> list[str]:

@@ -1,0 +1,253 @@
+"""Compare two answers of any structure, element by element."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from fractions import Fraction
+
+from utils.grading import exact_algebra, normal_form, real_sets, structure, words
+from utils.grading.exact_parser import parse_exact
+from utils.grading.expressions import ExpressionComparison
+from utils.grading.structure import Relation
+from utils.grading.tally import TALLY
+
+MAX_NESTING = 10
+MAX_ELEMENTS = 64
+MAX_ROUNDING = 0.05
+
+_CLOCK = re.compile(r"\d{1,2}\s*:\s*[0-5]\d")
+_APPLIED = re.compile(r"[a-z]\([a-z]\)")
+
+
+class Comparison(ExpressionComparison):
+    """Lists, sets, tuples, intervals, matrices, ratios and relations of expressions."""
+
+    def equal_texts(self, answer: str, reference: str) -> bool:
+        """Compare normal forms; a separator as in 70,110 is read as a list, then as thousands."""
+        answer, reference = normal_form.normalise(answer), normal_form.normalise(reference)
+        self.note("text", f"normal forms {answer!r} and {reference!r}")
+        if not answer or not reference:
+            return False
+        if answer == reference:
+            return self.decide("text", True, answer, reference)
+        if max(_nesting(answer), _nesting(reference)) > MAX_NESTING:
+            TALLY.add("guard_hits")
+            return self.decide("guard", False, answer, reference)
+        if choice := words.split_choice(reference):
+            return any(self.equal(answer, part) for part in choice)
+        if self.equal(answer, reference):
+            return True
+        whole = normal_form.without_thousands(answer), normal_form.without_thousands(reference)
+        return whole != (answer, reference) and self.equal(*whole)
+
+    def equal(self, answer: str, reference: str) -> bool:
+        """Compare two normal forms of any structure."""
+        if answer == reference:
+            return True
+        if any(mark in answer or mark in reference for mark in real_sets.MARKS):
+            found_set = real_sets.read_real_set(answer)
+            wanted_set = real_sets.read_real_set(reference)
+            if found_set and wanted_set:
+                same_name = len({found_set.name, wanted_set.name} - {""}) <= 1
+                same = real_sets.same_pieces(found_set.pieces, wanted_set.pieces)
+                return self.decide("structure", same and same_name, answer, reference)
+        found, wanted = structure.elements(answer), structure.elements(reference)
+        if len(found) == len(wanted) == 1:
+            return self._equal_element(found[0], wanted[0])
+        if self._equal_assignments(found, reference) or self._equal_assignments(wanted, answer):
+            return True
+        return self._equal_unordered(found, wanted)
+
+    def _equal_assignments(self, named: list[str], bare: str) -> bool:
+        """Compare `x = 1, y = 2` with the tuple of its values in the order of the names."""
+        sequence = structure.as_sequence(bare)
+        if sequence is None or sequence.brackets != "()" or len(sequence.parts) != len(named):
+            return False
+        relations = [structure.as_relation(part) for part in named]
+        values: dict[str, str] = {}
+        for relation in relations:
+            if relation is None or relation.operators != "=" or not relation.parts[0].isalpha():
+                return False
+            values[relation.parts[0]] = relation.parts[1]
+        if len(values) != len(named):
+            return False
+        return self._equal_ordered([values[name] for name in sorted(values)], sequence.parts)
+
+    def _equal_unordered(self, found: list[str], wanted: list[str]) -> bool:
+        """Match the elements of two lists one to one, in any order."""
+        if len(found) != len(wanted) or not 1 < len(found) <= MAX_ELEMENTS:
+            return self.decide("structure", False, ", ".join(found), ", ".join(wanted))
+        remaining = list(found)
+        for element in wanted:
+            # Cheap test first: an identical element needs no comparison with the others.
+            position = remaining.index(element) if element in remaining else None
+            if position is None:
+                matches = (i for i, other in enumerate(remaining) if self.equal(other, element))
+                position = next(matches, None)
+            if position is None:
+                return False
+            del remaining[position]
+        return True
+
+    def _equal_ordered(self, found: Sequence[str], wanted: Sequence[str]) -> bool:
+        """Compare element by element."""
+        if len(found) != len(wanted):
+            return self.decide("structure", False, ", ".join(found), ", ".join(wanted))
+        return all(map(self.equal, found, wanted))
+
+    def _equal_element(self, answer: str, reference: str) -> bool:
+        """Compare two texts that are not lists."""
+        answer, reference = _exact_side(answer), _exact_side(reference)
+        if answer == reference or not answer or not reference:
+            return bool(answer) and answer == reference
+        left, right = (structure.as_relation(text) for text in (answer, reference))
+        if left and right:
+            return self._equal_relations(left, right)
+        if left:
+            return self._equal_to_relation(reference, left)
+        if right:
+            return self._equal_to_relation(answer, right)
+        pieces = [structure.split_top(text, "∪") for text in (answer, reference)]
+        if len(pieces[0]) > 1 or len(pieces[1]) > 1:
+            return self._equal_unordered(pieces[0], pieces[1])
+        return self._equal_bracketed(answer, reference)
+
+    def _equal_bracketed(self, answer: str, reference: str) -> bool:
+        """Compare tuples, intervals, matrices and ratios, or else single expressions."""
+        found, wanted = (structure.as_sequence(text) for text in (answer, reference))
+        rows, wanted_rows = (structure.as_matrix(text) for text in (answer, reference))
+        if not self.fast and (found or wanted) and (rows or wanted_rows):
+            return self._equal_vector(found or wanted, rows or wanted_rows)
+        if found or wanted:
+            if not found or not wanted or found.brackets != wanted.brackets:
+                return self.decide("structure", False, answer, reference)
+            return self._equal_ordered(found.parts, wanted.parts)
+        if rows or wanted_rows:
+            if not rows or not wanted_rows or len(rows) != len(wanted_rows):
+                return self.decide("structure", False, answer, reference)
+            return all(map(self._equal_ordered, rows, wanted_rows))
+        if ":" in answer + reference and not (words.is_text(answer) or words.is_text(reference)):
+            return self._equal_ratios(answer, reference)
+        return self.equal_expressions(answer, reference)
+
+    def _equal_vector(
+        self, sequence: structure.Sequence | None, rows: list[list[str]] | None
+    ) -> bool:
+        """Compare a tuple with a matrix of one column."""
+        if not sequence or not rows or any(len(row) != 1 for row in rows):
+            return False
+        return sequence.brackets == "()" and self._equal_ordered(
+            [row[0] for row in rows], sequence.parts
+        )
+
+    def _equal_ratios(self, answer: str, reference: str) -> bool:
+        """Compare times part by part, and ratios such as 3:4 up to a common factor."""
+        found, wanted = (structure.split_top(text, ":") for text in (answer, reference))
+        is_time = _CLOCK.match(answer) or _CLOCK.match(reference)
+        if is_time or max(len(found), len(wanted)) > 2:
+            return len(found) == len(wanted) > 1 and self._equal_ordered(found, wanted)
+        values = ["/".join(f"({part})" for part in parts) for parts in (found, wanted)]
+        return self.equal_expressions(*values)
+
+    def _equal_relations(self, answer: Relation, reference: Relation) -> bool:
+        """Compare two equations, inequalities or memberships."""
+        answer, reference = _same_function_name(answer, reference)
+        for candidate in (answer, structure.reversed_relation(answer)):
+            if candidate.operators == reference.operators and self._equal_ordered(
+                candidate.parts, reference.parts
+            ):
+                return True
+        if len(answer.parts) != 2 or len(reference.parts) != 2:
+            return False
+        if _is_assignment(answer) or _is_assignment(reference):
+            return False
+        ratio = _ratio_of_differences(answer, reference)
+        if ratio is None:
+            return not self.fast and self._equal_identically(answer, reference)
+        if ratio < 0:
+            answer = structure.reversed_relation(answer)
+        return self.decide(
+            "exact", answer.operators == reference.operators, str(answer), str(reference)
+        )
+
+    def _equal_identically(self, answer: Relation, reference: Relation) -> bool:
+        """Compare two equations whose differences may be the same up to the sign."""
+        if answer.operators != "=" or reference.operators != "=":
+            return False
+        (left, right), (wanted_left, wanted_right) = answer.parts, reference.parts
+        wanted = f"({wanted_left})-({wanted_right})"
+        return self.equal_symbolically(f"({left})-({right})", wanted) or (
+            self.equal_symbolically(f"({right})-({left})", wanted)
+        )
+
+    def _equal_to_relation(self, bare: str, relation: Relation) -> bool:
+        """Compare a bare value with `x = value`, `x ∈ set` or an inequality's interval."""
+        if set(relation.operators) == {"="}:
+            stated = list(relation.parts)
+            while len(stated) > 1 and structure.is_name(stated[0]):
+                del stated[0]
+            return all(self.equal(part, bare) for part in stated)
+        if relation.operators == "∈":
+            name, members = relation.parts
+            return structure.is_name(name) and self.equal(members, bare)
+        interval = structure.as_interval(relation)
+        return interval is not None and bare.startswith(("(", "[")) and self.equal(interval, bare)
+
+
+def _exact_side(text: str) -> str:
+    """Drop the approximation after ≈, unless it is not one: 2/3 ≈ 0.37 states nothing."""
+    exact, _, rounded = text.partition("≈")
+    value, approximation = (parse_exact(side.replace("¤", "")) for side in (exact, rounded))
+    if value is not None and approximation is not None:
+        left, right = exact_algebra.approximate(value), exact_algebra.approximate(approximation)
+        if left is not None and right is not None:
+            near = math.isclose(left, right, rel_tol=MAX_ROUNDING)
+            return exact.strip() if near else text
+    return structure.exact_side(text)
+
+
+def _is_assignment(relation: Relation) -> bool:
+    """Say whether a relation only gives a constant to a name; 2x = 4 does not state x = 2."""
+    sides = relation.parts, relation.parts[::-1]
+    return relation.operators == "=" and any(
+        structure.is_name(name) and (exact := parse_exact(value)) is not None
+        and exact_algebra.approximate(exact) is not None
+        for name, value in sides
+    )  # fmt: skip
+
+
+def _same_function_name(left: Relation, right: Relation) -> tuple[Relation, Relation]:
+    """Write y for f(x) where one relation defines y and the other f(x)."""
+    first, second = left.parts[0], right.parts[0]
+    if first == "y" and _APPLIED.fullmatch(second):
+        right = right._replace(parts=("y", *right.parts[1:]))
+    elif second == "y" and _APPLIED.fullmatch(first):
+        left = left._replace(parts=("y", *left.parts[1:]))
+    return left, right
+
+
+def _ratio_of_differences(answer: Relation, reference: Relation) -> Fraction | None:
+    """Return c where (left - right) of the answer is c times that of the reference."""
+    difference, wanted = (
+        parse_exact("({})-({})".format(*relation.parts)) for relation in (answer, reference)
+    )
+    if difference is None or wanted is None:
+        return None
+    try:
+        return exact_algebra.rational_ratio(difference, wanted)
+    except exact_algebra.NotExactError:
+        return None
+
+
+def _nesting(text: str) -> int:
+    """Count the deepest nesting of brackets."""
+    depth = deepest = 0
+    for char in text:
+        if char in "([{⦃":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif char in ")]}⦄":
+            depth -= 1
+    return deepest

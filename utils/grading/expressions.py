@@ -1,0 +1,116 @@
+"""Compare two single expressions: words, units, base numbers, exact values, symbols."""
+
+from __future__ import annotations
+
+import re
+
+from utils.grading import exact_algebra, units, words
+from utils.grading.exact_parser import parse_exact
+from utils.grading.symbolic_client import Unscorable, is_safe
+from utils.grading.symbolic_pool import POOL
+from utils.grading.tally import TALLY
+
+FAST_DEADLINE_S = 2.0
+PATIENT_DEADLINE_S = 10.0
+
+_BASE_NUMBER = re.compile(r"(-?)\s*\(?([0-9A-Fa-f][0-9A-Fa-f.]*)\)?\s*_\s*\{?\s*(\d+)\s*\}?")
+# 12°6 must not become 126.
+_DEGREE = re.compile(r"°(?!\s*\d)")
+
+
+class NeedsSymbols(Exception):  # noqa: N818 - a request to the caller, not an error
+    """The comparison needs the symbolic child, which the caller asked not to use yet."""
+
+
+class ExpressionComparison:
+    """One comparison: the symbolic seconds it may still spend, and the stage that last decided."""
+
+    def __init__(self, fast: bool, symbolic: bool, trace: list[str] | None) -> None:
+        self.fast = fast
+        self._symbolic = symbolic
+        self._trace = trace
+        self._left_s = FAST_DEADLINE_S if fast else PATIENT_DEADLINE_S
+        self.stage = "text"
+
+    def note(self, stage: str, what: str) -> None:
+        """Add a line to the explanation, if one was asked for."""
+        if self._trace is not None:
+            self._trace.append(f"{stage}: {what}")
+
+    def decide(self, stage: str, verdict: bool, answer: str, reference: str) -> bool:
+        """Record which stage decided, and return the verdict."""
+        self.stage = stage
+        self.note(stage, f"{answer!r} {'equals' if verdict else 'is not'} {reference!r}")
+        return verdict
+
+    def equal_expressions(self, answer: str, reference: str) -> bool:
+        """Compare two single expressions: words, units, base numbers, exact values, symbols."""
+        if words.same_text(answer, reference):
+            return self.decide("text", True, answer, reference)
+        if (letter := words.as_choice(reference)) and letter == words.as_choice(answer):
+            return self.decide("text", True, answer, reference)
+        reference, wanted_unit = units.split_unit(reference)
+        answer, unit = units.split_unit(answer, wanted_unit)
+        if unit and not wanted_unit:
+            reference, wanted_unit = units.split_unit(reference, unit)
+        if unit and wanted_unit and unit != wanted_unit:
+            return self.decide("text", False, f"unit {unit}", f"unit {wanted_unit}")
+        if words.is_text(answer) or words.is_text(reference):
+            return self.decide("text", words.same_text(answer, reference), answer, reference)
+        answer, reference = words.unwrapped(answer), words.unwrapped(reference)
+        if _DEGREE.sub("", answer) == _DEGREE.sub("", reference):
+            return self.decide("text", True, answer, reference)
+        if words.same_word(answer, reference):
+            return self.decide("text", True, answer, reference)
+        if words.is_word(answer) or words.is_word(reference):
+            return self.decide("text", False, answer, reference)
+        return self._equal_values(answer, reference, (unit, wanted_unit))
+
+    def _equal_values(self, answer: str, reference: str, units_of: tuple[str, str]) -> bool:
+        """Compare two values without their units; per cent and degrees have two readings."""
+        based, wanted_based = _BASE_NUMBER.fullmatch(answer), _BASE_NUMBER.fullmatch(reference)
+        if based or wanted_based:
+            same = bool(based and wanted_based and _same_digits(based, wanted_based))
+            return self.decide("structure", same, answer, reference)
+        verdict = exact_verdict(answer, reference)
+        if verdict is None:
+            return self.equal_symbolically(answer, reference)
+        unit, wanted_unit = units_of
+        if not verdict and unit != wanted_unit:
+            scales = {"percent": "({})/100", "degree": "({})π/180"}
+            if scale := scales.get(unit):
+                verdict = bool(exact_verdict(scale.format(answer), reference))
+            elif scale := scales.get(wanted_unit):
+                verdict = bool(exact_verdict(answer, scale.format(reference)))
+        return self.decide("exact", verdict, answer, reference)
+
+    def equal_symbolically(self, answer: str, reference: str) -> bool:
+        """Ask the symbolic child about two expressions that are safe to give it."""
+        if not all(is_safe(text, patient=not self.fast) for text in (answer, reference)):
+            TALLY.add("guard_hits")
+            return self.decide("guard", False, answer, reference)
+        if not self._symbolic:
+            raise NeedsSymbols
+        if self._left_s <= 0:
+            raise Unscorable("symbolic comparisons overran their deadline")
+        verdict, seconds = POOL.equal(answer, reference, self._left_s, patient=not self.fast)
+        self._left_s -= seconds
+        return self.decide("symbolic", verdict, answer, reference)
+
+
+def exact_verdict(answer: str, reference: str) -> bool | None:
+    """Decide by exact arithmetic, or return None where it does not reach."""
+    value, wanted = parse_exact(answer), parse_exact(reference)
+    if value is None or wanted is None:
+        return None
+    try:
+        return exact_algebra.same_value(value, wanted)
+    except exact_algebra.NotExactError:
+        return None
+
+
+def _same_digits(based: re.Match[str], wanted: re.Match[str]) -> bool:
+    """Compare sign, digits and base of two numbers written with their base."""
+    return [group.upper() for group in based.groups()] == [
+        group.upper() for group in wanted.groups()
+    ]
