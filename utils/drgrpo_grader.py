@@ -36,7 +36,7 @@ Reference = str | float | int | list[str] | None
 
 _OPENING = "</think> <answer>"
 _CLOSING = "</answer>"
-MAX_BOXES = 20
+MAX_ANSWER_CHARACTERS = 10_000
 _PROGRESS_EVERY = 1_000
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*")
 
@@ -209,9 +209,9 @@ def stated_answer(response: str) -> str:
     answer = response[response.index(_OPENING) + len(_OPENING) : response.index(_CLOSING)].strip(
         BLANK
     )
-    boxes = list(_BOX.finditer(answer))
-    if len(boxes) > MAX_BOXES:
+    if len(answer) > MAX_ANSWER_CHARACTERS:
         return answer
+    boxes = list(_BOX.finditer(answer))
     if len(boxes) == 1:
         content, end = _box_content(answer, boxes[0].end())
         if not prose.turns(answer[: boxes[0].start()] + answer[end:]):

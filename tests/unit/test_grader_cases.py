@@ -11,7 +11,7 @@ from utils.drgrpo_grader import grade
 
 CASES = Path(__file__).resolve().parents[2].parent / "shared" / "grader" / "cases.jsonl"
 POLICY_NOTES = ("doubtful", "needs-extraction")
-MIN_ACCURACY = 0.975
+MIN_ACCURACY = 0.98
 
 pytestmark = pytest.mark.skipif(not CASES.exists(), reason=f"{CASES} is not there")
 

@@ -14,8 +14,9 @@ import json
 import logging
 import os
 import resource
-import select
 import signal
+import threading
+import time
 from collections.abc import Iterator
 
 import sympy
@@ -24,7 +25,7 @@ from math_verify import LatexExtractionConfig, parse, verify
 from sympy.core.function import AppliedUndef
 
 MEMORY_LIMIT_BYTES = 1536 * 2**20
-ORPHAN_CHECK_S = 5.0
+ORPHAN_CHECK_S = 1.0
 GRACE_S = 2.0
 # Digits beyond the length of the two texts: no decimal or fraction that fits into a text of n
 # characters comes closer than some 10^-2n to an irrational number, other than by design of both.
@@ -56,7 +57,8 @@ def main() -> None:
     reply_fd = os.dup(1)
     os.dup2(2, 1)
     _reply(reply_fd, {"ready": True})
-    for line in _lines(os.getppid()):
+    threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
+    for line in _lines():
         request = json.loads(line)
         signal.setitimer(signal.ITIMER_REAL, request["deadline_s"] + GRACE_S)
         _reply(reply_fd, _answer(request))
@@ -151,21 +153,20 @@ def _is_small(value: sympy.Expr, digits: int) -> bool:
     return bool(value.is_number and value.is_finite and abs(value) < threshold)
 
 
-def _lines(parent_pid: int) -> Iterator[bytes]:
-    """Yield lines of standard input, waking up now and then to see whether the parent lives."""
+def _lines() -> Iterator[bytes]:
+    """Yield lines of standard input until it ends."""
     buffer = b""
-    while True:
-        while b"\n" not in buffer:
-            if not select.select([0], [], [], ORPHAN_CHECK_S)[0]:
-                if os.getppid() != parent_pid:
-                    return
-                continue
-            chunk = os.read(0, 65_536)
-            if not chunk:
-                return
-            buffer += chunk
-        line, _, buffer = buffer.partition(b"\n")
-        yield line
+    while chunk := os.read(0, 65_536):
+        buffer += chunk
+        *lines, buffer = buffer.split(b"\n")
+        yield from lines
+
+
+def _leave_with(parent_pid: int) -> None:
+    """End this process soon after its parent, also amid a computation."""
+    while os.getppid() == parent_pid:
+        time.sleep(ORPHAN_CHECK_S)
+    os._exit(0)
 
 
 def _reply(fd: int, message: dict) -> None:
