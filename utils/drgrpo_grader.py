@@ -46,7 +46,7 @@ class Grade:
     """Outcome for one response; `reason` says why it is not correct, `stage` what decided.
 
     Stages: `format`, `reference` (it states nothing), and those of `utils.grading.equality`:
-    `guard` (caps on size), `text`, `exact`, `structure`, `symbolic`.
+    `guard` (caps on size), `text`, `exact`, `structure`, `numeric`, `symbolic`.
     """
 
     outcome: Outcome

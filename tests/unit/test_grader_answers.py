@@ -8,6 +8,7 @@ from fractions import Fraction
 import pytest
 
 from utils.drgrpo_grader import grade
+from utils.grading import numeric
 from utils.grading.equality import compare
 
 # Equal whichever of the two is the reference.
@@ -438,6 +439,30 @@ def test_patience_finds_wider_equivalences(answer, reference):
 )
 def test_patience_is_no_laxity(answer, reference):
     assert not compare(answer, reference, fast=False).equal
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (r"\sin 30°", 0.5),
+        (r"\sin^2 x + \cos^2 x", 1),
+        (r"\log_2 8", 3),
+        (r"\log 100", 2),
+        (r"\sqrt[3]{-8}", -2),
+        (r"2^{-1/2}", 0.5**0.5),
+        (r"\frac{\ln 4}{\ln 2} + \binom{4}{2}", 8),
+        (r"3!^2", 36),
+    ],
+)
+def test_numeric_values(text, value):
+    assert abs(numeric.evaluate(text) - value) < 1e-15
+
+
+@pytest.mark.parametrize(
+    "text", [r"\sin x/2", r"\sin x y", r"\sin^{-1} x", "f(x)", "1/0", r"\sin(9^{9999})", "∞"]
+)
+def test_what_is_ambiguous_or_unbounded_has_no_numeric_value(text):
+    assert numeric.evaluate(text) is None
 
 
 def test_random_rationals_agree_with_fractions():

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from utils.grading import exact_algebra, normal_form, real_sets, structure, words
-from utils.grading.exact_parser import parse_exact
 from utils.grading.expressions import ExpressionComparison
+from utils.grading.parser import parse_exact
 from utils.grading.structure import Relation
 from utils.grading.tally import TALLY
 

@@ -48,6 +48,16 @@ def variable(name: str) -> Exact:
     return Exact({((name, 1),): 1}, _ONE)
 
 
+def degrees(value: Exact) -> Exact:
+    """Leave a number of degrees as it is; the caller compares like with like."""
+    return value
+
+
+def function(name: str, argument: Exact, base: Exact | None) -> Exact:
+    """Refuse: the values of elementary functions are outside this arithmetic."""
+    raise NotExactError(f"function {name} of {argument} to base {base}")
+
+
 def add(left: Exact, right: Exact) -> Exact:
     """Add two values."""
     if left.denominator is _ONE and right.denominator is _ONE:

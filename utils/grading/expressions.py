@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from utils.grading import exact_algebra, units, words
-from utils.grading.exact_parser import parse_exact
+from utils.grading import exact_algebra, numeric, units, words
+from utils.grading.parser import parse_exact
 from utils.grading.symbolic_client import Unscorable, is_safe
 from utils.grading.symbolic_pool import POOL
 from utils.grading.tally import TALLY
@@ -89,6 +89,8 @@ class ExpressionComparison:
         if not all(is_safe(text, patient=not self.fast) for text in (answer, reference)):
             TALLY.add("guard_hits")
             return self.decide("guard", False, answer, reference)
+        if numeric.differ(answer, reference):
+            return self.decide("numeric", False, answer, reference)
         if not self._symbolic:
             raise NeedsSymbols
         if self._left_s <= 0:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from utils.grading import exact_algebra, structure
 from utils.grading.exact_algebra import Exact
-from utils.grading.exact_parser import parse_exact
+from utils.grading.parser import parse_exact
 
 MARKS = "∪∖ℝ≠∨<>≤≥∅"
 MAX_PIECES = 32

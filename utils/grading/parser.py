@@ -1,9 +1,10 @@
-"""Recursive-descent parser from normalised LaTeX to exact values.
+"""Recursive-descent parser from normalised LaTeX to the values of an algebra.
 
 It reads numbers (decimals, repeating decimals, mixed numbers), one-letter variables with
-subscripts, + - * / ^, brackets, \\frac, \\sqrt, \\binom and factorials. Whatever is ambiguous
-(`x/2y`, `3\\frac{5}{2}`, `f(x)`) or outside this arithmetic raises NotExactError, and the caller
-asks the symbolic child instead: a value returned here may be trusted in both directions.
+subscripts, + - * / ^, brackets, \\frac, \\sqrt, \\binom, factorials and elementary functions.
+Whatever is ambiguous (`x/2y`, `3\\frac{5}{2}`, `f(x)`, `\\sin x/2`) or outside the algebra raises
+NotExactError, and the caller asks the symbolic child instead. Two algebras use it: exact values
+(`exact_algebra`), trusted in both directions, and 50-digit numbers (`numeric`), which only refute.
 """
 
 from __future__ import annotations
@@ -13,9 +14,12 @@ import re
 from collections.abc import Callable
 from fractions import Fraction
 from functools import lru_cache
+from typing import Generic, Protocol, TypeVar
 
 from utils.grading import exact_algebra
 from utils.grading.exact_algebra import Exact, NotExactError
+
+V = TypeVar("V")
 
 MAX_DEPTH = 20
 MAX_FACTORIAL = 300
@@ -31,8 +35,48 @@ _GREEK = {
     "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "kappa", "lambda", "mu",
     "nu", "xi", "rho", "sigma", "tau", "phi", "chi", "psi", "omega", "varphi",
 }  # fmt: skip
+_FUNCTIONS = {
+    "sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "ln", "log", "exp",
+}  # fmt: skip
 _CLOSERS = {"(": ")", "{": "}", "[": "]"}
 _FUNCTION_LETTERS = "fgh"
+
+
+class Algebra(Protocol[V]):
+    """What the parser computes with; each raises NotExactError for what it cannot do."""
+
+    def constant(self, value: Fraction | int) -> V:
+        """Make the value of a rational number."""
+
+    def variable(self, name: str) -> V:
+        """Make the value of a letter, of π or of ∞."""
+
+    def degrees(self, value: V) -> V:
+        """Read a value in degrees."""
+
+    def add(self, left: V, right: V) -> V:
+        """Add."""
+
+    def negate(self, value: V) -> V:
+        """Change the sign."""
+
+    def multiply(self, left: V, right: V) -> V:
+        """Multiply."""
+
+    def divide(self, left: V, right: V) -> V:
+        """Divide."""
+
+    def power(self, base: V, exponent: V) -> V:
+        """Raise to a power."""
+
+    def root(self, value: V, degree: int) -> V:
+        """Take a root."""
+
+    def as_rational(self, value: V) -> Fraction | int | None:
+        """Return the rational number that a value is, or None."""
+
+    def function(self, name: str, argument: V, base: V | None) -> V:
+        """Apply an elementary function; `base` is a logarithm's."""
 
 
 @lru_cache(maxsize=50_000)
@@ -43,21 +87,22 @@ def parse_exact(text: str) -> Exact | None:
     True
     """
     try:
-        return _Parser(text).parse()
+        return Parser(text, exact_algebra).parse()
     except (NotExactError, IndexError):
         return None
 
 
-class _Parser:
+class Parser(Generic[V]):
     """Position in one text; each method consumes what it names."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, algebra: Algebra[V]) -> None:
+        self._algebra = algebra
         self._text = text
         self._end = len(text)
         self._at = 0
         self._depth = 0
 
-    def parse(self) -> Exact:
+    def parse(self) -> V:
         """Parse the whole text."""
         value = self._sum()
         if self._peek():
@@ -72,25 +117,25 @@ class _Parser:
         self._at = at
         return text[at] if at < end else ""
 
-    def _sum(self) -> Exact:
+    def _sum(self) -> V:
         """Parse terms joined by + and -, the first one with an optional sign."""
         total = self._signed(self._product)
         while (sign := self._peek()) and sign in "+-":
             self._at += 1
             term = self._product()
-            total = exact_algebra.add(total, exact_algebra.negate(term) if sign == "-" else term)
+            total = self._algebra.add(total, self._algebra.negate(term) if sign == "-" else term)
         return total
 
-    def _signed(self, inner: Callable[[], Exact]) -> Exact:
+    def _signed(self, inner: Callable[[], V]) -> V:
         """Parse an optional sign, then `inner`."""
         sign = self._peek()
         if sign and sign in "+-":
             self._at += 1
             value = inner()
-            return exact_algebra.negate(value) if sign == "-" else value
+            return self._algebra.negate(value) if sign == "-" else value
         return inner()
 
-    def _product(self) -> Exact:
+    def _product(self) -> V:
         """Parse factors joined by *, / or nothing, from left to right.
 
         `a/b c` is refused unless a and b are literal numbers: people mean both (a/b)c and a/(bc).
@@ -106,10 +151,10 @@ class _Parser:
                 start_of_divisor = self._at
                 factor = self._signed(self._factor)
                 if operator == "*":
-                    value, divided = exact_algebra.multiply(value, factor), False
+                    value, divided = self._algebra.multiply(value, factor), False
                     start = start_of_divisor
                     continue
-                value, divided = exact_algebra.divide(value, factor), True
+                value, divided = self._algebra.divide(value, factor), True
                 divisor = self._text[start_of_divisor : self._at]
                 divided_plainly = literal and _is_literal(divisor)
                 continue
@@ -117,7 +162,7 @@ class _Parser:
                 return value
             if divided and not divided_plainly:
                 raise NotExactError("ambiguous division")
-            value = exact_algebra.multiply(value, self._factor())
+            value = self._algebra.multiply(value, self._factor())
 
     def _starts_implicit_factor(self, char: str) -> bool:
         """Say whether a factor follows without an operator; a number may not, as in `x 2`."""
@@ -125,21 +170,20 @@ class _Parser:
             raise NotExactError("number after a factor")
         return bool(char) and (char.isalpha() or char in "({[\\∞")
 
-    def _factor(self) -> Exact:
+    def _factor(self) -> V:
         """Parse a primary with its factorials, degree signs and power."""
         value = self._primary()
         while (char := self._peek()) and char in "!°":
             self._at += 1
-            if char == "!":
-                value = _factorial(value)
+            value = self._factorial(value) if char == "!" else self._algebra.degrees(value)
         if char == "^":
             self._at += 1
-            value = exact_algebra.power(value, self._argument())
+            value = self._algebra.power(value, self._argument())
             if self._peek() in ("^", "!"):
                 raise NotExactError("ambiguous power")
         return value
 
-    def _primary(self) -> Exact:
+    def _primary(self) -> V:
         """Parse a number, a variable, a bracketed sum or a command."""
         char = self._peek()
         if char.isdigit() or char == ".":
@@ -155,10 +199,10 @@ class _Parser:
             return self._variable()
         if char and char in "π∞":
             self._at += 1
-            return exact_algebra.variable(char)
+            return self._algebra.variable(char)
         raise NotExactError("unexpected character")
 
-    def _bracketed(self, closer: str) -> Exact:
+    def _bracketed(self, closer: str) -> V:
         """Parse a sum between brackets."""
         self._at += 1
         value = self._sum()
@@ -167,30 +211,30 @@ class _Parser:
         self._at += 1
         return value
 
-    def _number(self) -> Exact:
+    def _number(self) -> V:
         """Parse a decimal, a repeating decimal or a mixed number."""
         if match := _REPEATING.match(self._text, self._at):
             self._at = match.end()
-            return exact_algebra.constant(_repeating_decimal(*match.groups()))
+            return self._algebra.constant(_repeating_decimal(*match.groups()))
         match = _NUMBER.match(self._text, self._at)
         if match is None:
             raise NotExactError("number")
         self._at = match.end()
         if not match[0].isdigit():
-            return exact_algebra.constant(Fraction(match[0]))
+            return self._algebra.constant(Fraction(match[0]))
         whole = int(match[0])
         mixed = _MIXED_FRACTION.match(self._text, self._at) or _MIXED_SLASH.match(
             self._text, self._at
         )
         if mixed is None:
-            return exact_algebra.constant(whole)
+            return self._algebra.constant(whole)
         top, bottom = (int(digits) for digits in mixed.groups() if digits)
         if not 0 < top < bottom:
             raise NotExactError("neither a mixed number nor clearly a product")
         self._at = mixed.end()
-        return exact_algebra.constant(whole + Fraction(top, bottom))
+        return self._algebra.constant(whole + Fraction(top, bottom))
 
-    def _variable(self) -> Exact:
+    def _variable(self) -> V:
         """Parse one letter with its subscript and primes."""
         name = self._text[self._at]
         self._at += 1
@@ -202,9 +246,9 @@ class _Parser:
             self._at += 1
         if (name[0] in _FUNCTION_LETTERS or name[-1] == "'") and self._peek() == "(":
             raise NotExactError("function application")
-        return exact_algebra.variable(name)
+        return self._algebra.variable(name)
 
-    def _command(self) -> Exact:
+    def _command(self) -> V:
         """Parse \\frac, \\sqrt, \\binom or a Greek letter."""
         match = _COMMAND.match(self._text, self._at)
         if match is None:
@@ -213,27 +257,79 @@ class _Parser:
         name = match[1]
         if name == "frac":
             top = self._argument(single_digit=True)
-            return exact_algebra.divide(top, self._argument(single_digit=True))
+            return self._algebra.divide(top, self._argument(single_digit=True))
         if name == "sqrt":
             return self._root()
         if name == "binom":
             top = self._argument(single_digit=True)
-            return _binomial(top, self._argument(single_digit=True))
+            return self._binomial(top, self._argument(single_digit=True))
         if name in _GREEK:
-            return exact_algebra.variable(name)
+            return self._algebra.variable(name)
+        if name in _FUNCTIONS:
+            return self._function(name)
         raise NotExactError(f"command {name}")
 
-    def _root(self) -> Exact:
+    def _root(self) -> V:
         """Parse the optional degree and the radicand of \\sqrt."""
         degree: Fraction | int | None = 2
         if self._peek() == "[":
-            degree = exact_algebra.as_rational(self._bracketed("]"))
+            degree = self._algebra.as_rational(self._bracketed("]"))
         radicand = self._argument(single_digit=True)
         if not isinstance(degree, int):
             raise NotExactError("degree of a root")
-        return exact_algebra.root(radicand, degree)
+        return self._algebra.root(radicand, degree)
 
-    def _argument(self, *, single_digit: bool = False) -> Exact:
+    def _function(self, name: str) -> V:
+        """Parse the base, the power and the argument of \\sin, \\log and the like."""
+        base = exponent = None
+        if name == "log" and self._peek() == "_":
+            self._at += 1
+            base = self._argument(single_digit=True)
+        if self._peek() == "^":
+            self._at += 1
+            exponent = self._argument()
+            power = self._algebra.as_rational(exponent)
+            if not isinstance(power, int) or power < 1:
+                raise NotExactError("a power that may mean the inverse function")
+        closer = _CLOSERS.get(self._peek())
+        argument = self._bracketed(closer) if closer else self._bare_argument()
+        if self._peek() in ("^", "!", "°", "_"):
+            raise NotExactError("ambiguous power of a function")
+        value = self._algebra.function(name, argument, base)
+        return value if exponent is None else self._algebra.power(value, exponent)
+
+    def _bare_argument(self) -> V:
+        """Parse an argument without brackets: `2x`, `\\frac{x}{2}`, `30°`; at most one letter."""
+        value: V | None = None
+        letters = 0
+        while (char := self._peek()) and (char.isalnum() or char in ".\\π"):
+            command = _COMMAND.match(self._text, self._at)
+            if command and command[1] in _FUNCTIONS:
+                break
+            if value is not None and (char.isdigit() or char == "."):
+                raise NotExactError("number after a factor")
+            letters += bool(command and command[1] in _GREEK) or (char.isalpha() and char != "π")
+            factor = self._factor()
+            value = factor if value is None else self._algebra.multiply(value, factor)
+        if value is None or letters > 1 or self._peek() in ("/", "("):
+            raise NotExactError("ambiguous argument of a function")
+        return value
+
+    def _factorial(self, value: V) -> V:
+        """Return n! for a small natural number."""
+        number = self._algebra.as_rational(value)
+        if not isinstance(number, int) or not 0 <= number <= MAX_FACTORIAL:
+            raise NotExactError("factorial")
+        return self._algebra.constant(math.factorial(number))
+
+    def _binomial(self, top: V, bottom: V) -> V:
+        """Return the binomial coefficient of two small natural numbers."""
+        n, k = self._algebra.as_rational(top), self._algebra.as_rational(bottom)
+        if not isinstance(n, int) or not isinstance(k, int) or not 0 <= k <= n <= MAX_BINOMIAL:
+            raise NotExactError("binomial")
+        return self._algebra.constant(math.comb(n, k))
+
+    def _argument(self, *, single_digit: bool = False) -> V:
         """Parse the argument of a command or an exponent.
 
         TeX takes one digit (`\\frac47`, `\\sqrt23`); people who type `x^10` mean the whole number.
@@ -243,7 +339,7 @@ class _Parser:
             match = _NUMBER.match(self._text, self._at)
             digits = char if single_digit or match is None else match[0]
             self._at += len(digits)
-            return exact_algebra.constant(int(digits) if digits.isdigit() else Fraction(digits))
+            return self._algebra.constant(int(digits) if digits.isdigit() else Fraction(digits))
         return self._primary() if single_digit else self._signed(self._primary)
 
 
@@ -257,21 +353,3 @@ def _repeating_decimal(whole: str, fixed: str, period: str) -> Fraction:
     scale = 10 ** len(fixed)
     repeating = Fraction(int(period), scale * (10 ** len(period) - 1))
     return Fraction(int(whole + fixed or "0"), scale) + repeating
-
-
-def _factorial(value: Exact) -> Exact:
-    """Return n! for a small natural number."""
-    number = exact_algebra.as_rational(value)
-    if not isinstance(number, int) or not 0 <= number <= MAX_FACTORIAL:
-        raise NotExactError("factorial")
-    return exact_algebra.constant(math.factorial(number))
-
-
-def _binomial(top: Exact, bottom: Exact) -> Exact:
-    """Return the binomial coefficient of two small natural numbers."""
-    n, k = exact_algebra.as_rational(top), exact_algebra.as_rational(bottom)
-    if n is None or k is None or n.denominator != 1 or k.denominator != 1:
-        raise NotExactError("binomial")
-    if not 0 <= k <= n <= MAX_BINOMIAL:
-        raise NotExactError("binomial")
-    return exact_algebra.constant(math.comb(int(n), int(k)))
