@@ -14,12 +14,11 @@ import re
 from collections.abc import Callable
 from fractions import Fraction
 from functools import lru_cache
-from typing import Generic, Protocol, TypeVar
+from typing import Generic
 
 from utils.grading import exact_algebra
+from utils.grading.algebra import Algebra, V
 from utils.grading.exact_algebra import Exact, NotExactError
-
-V = TypeVar("V")
 
 MAX_DEPTH = 20
 MAX_FACTORIAL = 300
@@ -40,43 +39,6 @@ _FUNCTIONS = {
 }  # fmt: skip
 _CLOSERS = {"(": ")", "{": "}", "[": "]"}
 _FUNCTION_LETTERS = "fgh"
-
-
-class Algebra(Protocol[V]):
-    """What the parser computes with; each raises NotExactError for what it cannot do."""
-
-    def constant(self, value: Fraction | int) -> V:
-        """Make the value of a rational number."""
-
-    def variable(self, name: str) -> V:
-        """Make the value of a letter, of π or of ∞."""
-
-    def degrees(self, value: V) -> V:
-        """Read a value in degrees."""
-
-    def add(self, left: V, right: V) -> V:
-        """Add."""
-
-    def negate(self, value: V) -> V:
-        """Change the sign."""
-
-    def multiply(self, left: V, right: V) -> V:
-        """Multiply."""
-
-    def divide(self, left: V, right: V) -> V:
-        """Divide."""
-
-    def power(self, base: V, exponent: V) -> V:
-        """Raise to a power."""
-
-    def root(self, value: V, degree: int) -> V:
-        """Take a root."""
-
-    def as_rational(self, value: V) -> Fraction | int | None:
-        """Return the rational number that a value is, or None."""
-
-    def function(self, name: str, argument: V, base: V | None) -> V:
-        """Apply an elementary function; `base` is a logarithm's."""
 
 
 @lru_cache(maxsize=50_000)
