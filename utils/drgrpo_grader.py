@@ -38,6 +38,7 @@ _OPENING = "</think> <answer>"
 _CLOSING = "</answer>"
 MAX_ANSWER_CHARACTERS = 10_000
 _PROGRESS_EVERY = 1_000
+_WORDS = re.compile(r"[A-Za-z\s$.,:;!]*")
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*")
 
 
@@ -203,18 +204,18 @@ def extract_boxed(text: str) -> str | None:
 def stated_answer(response: str) -> str:
     """Return the text between the answer tags of a well-formed response, with its box opened.
 
-    One box states the answer, unless the words around it negate or hedge it ("not \\boxed{5}").
-    Several boxes are replaced by what they hold, in place: two guesses are not an answer.
+    One box among words states the answer, unless they negate or hedge it ("not \\boxed{5}"). Any
+    other box is replaced by what it holds, in place: `-\\boxed{5}` is -5, and two boxes two answers.
     """
-    answer = response[response.index(_OPENING) + len(_OPENING) : response.index(_CLOSING)].strip(
-        BLANK
-    )
+    opened, closed = response.index(_OPENING) + len(_OPENING), response.index(_CLOSING)
+    answer = response[opened:closed].strip(BLANK)
     if len(answer) > MAX_ANSWER_CHARACTERS:
         return answer
     boxes = list(_BOX.finditer(answer))
     if len(boxes) == 1:
         content, end = _box_content(answer, boxes[0].end())
-        if not prose.turns(answer[: boxes[0].start()] + answer[end:]):
+        around = f"{answer[: boxes[0].start()]} {answer[end:]}"
+        if _WORDS.fullmatch(around) and not prose.turns(around):
             return content.strip(BLANK)
     for box in reversed(boxes):
         content, end = _box_content(answer, box.end())

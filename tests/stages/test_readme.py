@@ -28,6 +28,12 @@ def test_command_resolves(command):
     if words[0] == "uv":
         assert words == ["uv", "sync", "--extra", "vllm"]
         return
+    if words[:3] == ["python", "-m", "utils.grade"]:
+        done = subprocess.run(
+            [sys.executable, *words[1:]], cwd=ROOT, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        return
     folder = ROOT
     if words[0] == "cd":
         folder, words = ROOT / words[1], words[3:]

@@ -63,6 +63,9 @@ def test_boxes_in_the_answer():
     assert grade(respond(r"\boxed{4} or \boxed{5}"), "5").outcome == "wrong_answer"
     assert grade(respond(r"\boxed{4}, \boxed{5}"), "4,5").outcome == "correct"
     assert grade(respond(r"\boxed{}"), "5").outcome == "wrong_answer"
+    assert grade(respond(r"$x = \boxed{5}$"), "5").outcome == "correct"
+    for around in (r"-\boxed{5}", r"\boxed{5}0", r"not \boxed{5}", r"4, \boxed{5}", r"\boxed{5}^2"):
+        assert grade(respond(around), "5").outcome == "wrong_answer"
 
 
 @pytest.mark.parametrize(
