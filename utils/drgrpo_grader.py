@@ -205,7 +205,7 @@ def stated_answer(response: str) -> str:
     """Return the text between the answer tags of a well-formed response, with its box opened.
 
     One box among words states the answer, unless they negate or hedge it ("not \\boxed{5}"). Any
-    other box is replaced by what it holds, in place: `-\\boxed{5}` is -5, and two boxes two answers.
+    other box is replaced by what it holds, in place: `-\\boxed{5}` is -5, two boxes two answers.
     """
     opened, closed = response.index(_OPENING) + len(_OPENING), response.index(_CLOSING)
     answer = response[opened:closed].strip(BLANK)
