@@ -35,8 +35,8 @@ Row = dict[str, Any]
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
     given = _parse(arguments)
-    set_children(given.children)
     try:
+        set_children(given.children)
         if given.file is not None:
             return _grade_file(given)
         return _grade_one(given)
