@@ -101,6 +101,8 @@ EQUAL = {
         ("x^6", "(x^2)^3"), ("(x^n)^2", "x^{2n}"), ("a^m a^n", "a^{m+n}"),
     ],
     "intervals": [
+        (r"[0,2] \cap [1,3]", "[1,2]"), (r"\{1,2\} \cup \{3\}", r"\{3,2,1\}"),
+        ("all real numbers except 1", r"x \neq 1"), (r"\mathbb{R} - \{0\}", r"x \ne 0"),
         (r"\left(-\infty, \frac12\right]", "(-∞, 0.5]"), (r"x \in [0,1)", "[0,1)"),
         (r"(3,\infty)\cup(-\infty,2)", r"(-\infty,2) \cup (3,+\infty)"), ("x > 5", r"(5,\infty)"),
         (r"-1 \le x < 2", "[-1,2)"), ("[0, 1)", "[0,1)"), (r"0 \le x < 1", "[0,1)"),

@@ -28,7 +28,16 @@ _SYMBOLS = {
     **dict.fromkeys(("textsf", "emph", "operatorname", "texttt"), r"\text"),
     **dict.fromkeys(("degree", "textdegree"), "°"),
     **dict.fromkeys(("overline", "bar"), r"\overline"),
-    **{"div": "/", "pi": "π", "infty": "∞", "cup": "∪", "lt": "<", "gt": ">", "in": "∈"},
+    **{
+        "div": "/",
+        "pi": "π",
+        "infty": "∞",
+        "cup": "∪",
+        "cap": "∩",
+        "lt": "<",
+        "gt": ">",
+        "in": "∈",
+    },
     **{"pm": "±", "mp": "∓", "approx": "≈", "lbrace": "⦃", "rbrace": "⦄", "colon": ":"},
     **{"emptyset": "∅", "varnothing": "∅", "setminus": "∖", "backslash": "∖", "R": "ℝ"},
     **{"langle": "(", "rangle": ")", "tilde": " "},
@@ -67,6 +76,8 @@ _WHOLE_PHRASES = {
     "all real numbers": "ℝ", "all reals": "ℝ", "empty set": "∅", "the empty set": "∅",
     "no solution": "∅", "no solutions": "∅", "⦃⦄": "∅", "⦃ ⦄": "∅",
 }  # fmt: skip
+_REALS_EXCEPT = re.compile(r"all (?:real numbers|reals)(?: [a-z])? except (\S+)", re.IGNORECASE)
+_REALS_MINUS = re.compile(r"ℝ\s*-\s*(?=⦃)")
 # Intervals written with outward brackets: ]0,1[ is (0,1).
 _OUTWARD_OPEN = re.compile(r"(^|[∪∖∈])\s*\](?=[^\[\]]*,[^\[\]]*[\[\]])")
 _OUTWARD_CLOSE = re.compile(r"([(\[][^()\[\]]*,[^()\[\]]*)\[(?=\s*(?:$|[∪∖]))")
@@ -98,6 +109,10 @@ def normalise(text: str) -> str:
     if "]" in text or "[" in text:
         text = _OUTWARD_CLOSE.sub(r"\1)", _OUTWARD_OPEN.sub(r"\1(", text))
     text = " ".join(text.split()).rstrip(_TRAILING)
+    if "ℝ" in text:
+        text = _REALS_MINUS.sub("ℝ∖", text)
+    elif text[:3].casefold() == "all":
+        text = _REALS_EXCEPT.sub(r"ℝ∖⦃\1⦄", text)
     return _WHOLE_PHRASES.get(text.casefold(), text)
 
 

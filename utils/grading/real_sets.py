@@ -15,7 +15,7 @@ from utils.grading import exact_algebra, structure
 from utils.grading.exact_algebra import Exact
 from utils.grading.parser import parse_exact
 
-MARKS = "∪∖ℝ≠∨<>≤≥∅"
+MARKS = "∪∩∖ℝ≠∨<>≤≥∅"
 MAX_PIECES = 32
 _INFINITY = Decimal("Infinity")
 # Ends are put in order by 40 digits, so that two spellings of one number coincide.
@@ -98,15 +98,18 @@ def _read_condition(text: str) -> RealSet | None:
 
 
 def _read_union(text: str) -> list[Piece] | None:
-    """Read intervals, finite sets, ℝ and ∅ joined by ∪ and ∖."""
+    """Read intervals, finite sets, ℝ and ∅ joined by ∪, ∩ (which binds closer) and ∖."""
     total: list[Piece] = []
     for index, part in enumerate(structure.split_top(text, "∖")):
         pieces: list[Piece] = []
         for item in structure.split_top(part, "∪"):
-            piece = _read_piece(item)
-            if piece is None:
-                return None
-            pieces += piece
+            shared = EVERYTHING
+            for factor in structure.split_top(item, "∩"):
+                piece = _read_piece(factor)
+                if piece is None:
+                    return None
+                shared = _intersection(shared, piece)
+            pieces += shared
         total = _intersection(total, _complement(_union(pieces))) if index else _union(pieces)
     return total
 
