@@ -38,7 +38,7 @@ def test_crash_of_the_child_is_unscorable(monkeypatch):
         raise Unscorable("symbolic child died")
 
     monkeypatch.setattr(POOL, "equal", crash)
-    result = grade(respond(r"\sin q"), r"\cos q")
+    result = grade(respond(r"\sec^2 q - 1"), r"\tan^2 q")
     assert (result.outcome, result.reward) == ("unscorable", 0.0)
 
 

@@ -19,7 +19,7 @@ from utils.grading.expressions import NeedsSymbols
 from utils.grading.symbolic_client import Unscorable
 from utils.grading.tally import TALLY
 
-MAX_ANSWER_CHARACTERS = 1_000
+MAX_ANSWER_CHARACTERS = 500
 BLANK = " \t\r\n"
 
 # Control characters, marks that reorder or hide text, and halves of surrogate pairs.

@@ -55,10 +55,14 @@ _STRUCTURE = re.compile(r"[,;:&=<>≤≥≠∈≈∪⦃⦄¤%…]|\\begin|\\text
 _MISREAD = re.compile(
     r"(?<![_\d])\d+\s+[\d.]|(?:^|[^\\A-Za-z])[A-Za-z]{1,3}\d|(?:^|[^\d})\s])\s*°|°\s*\d"
 )
-_FOREIGN = re.compile(r"[^\x20-\x7eπ∞°]")
+_FOREIGN = re.compile(r"[^\x20-\x7eπ∞°]|[\"`#@~?$]|\.(?!\d)")
+# A literal division by zero, 0^0, the factorial of a decimal: nothing to compare.
+_UNDEFINED = re.compile(
+    r"/\s*0(?![\d.])|\\frac\s*\{[^{}]*\}\s*\{\s*0\s*\}|(?<![\d.])0\s*\^|\.\d+\s*!"
+)
 _REFUSED = (
     _LONG_EXPONENT, _NUMERIC_TOWER, _TOWER, _LARGE_FACTORIAL, _SIGN_RUN, _STRUCTURE, _MISREAD,
-    _FOREIGN,
+    _FOREIGN, _UNDEFINED,
 )  # fmt: skip
 _DEGREES = re.compile(r"(\d+(?:\.\d+)?)\s*°")
 _BARE_NUMERATOR = re.compile(r"\\frac\s*([\dA-Zπa-z])")
@@ -203,6 +207,8 @@ def is_safe(text: str, *, patient: bool = False) -> bool:
     (True, False, False)
     """
     if len(text) > MAX_CHARACTERS or any(pattern.search(text) for pattern in _REFUSED):
+        return False
+    if text.count("|") % 2:
         return False
     return patient or not (_CALCULUS.search(text) or len(_FUNCTION.findall(text)) > MAX_FUNCTIONS)
 
