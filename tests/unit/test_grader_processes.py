@@ -19,7 +19,6 @@ from utils.grading.symbolic_client import Unscorable
 from utils.grading.symbolic_pool import POOL
 
 REPOSITORY_ROOT = Path(__file__).resolve().parents[2]
-IDENTITY = (r"\sec^2 t - 1", r"\tan^2 t")
 
 
 def respond(answer: str) -> str:

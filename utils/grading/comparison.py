@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from utils.grading import exact_algebra, normal_form, real_sets, structure, words
-from utils.grading.expressions import ExpressionComparison
+from utils.grading.expressions import ExpressionComparison, apply_exactly
 from utils.grading.parser import parse_exact
 from utils.grading.structure import Relation
 from utils.grading.tally import TALLY
@@ -230,15 +230,8 @@ def _same_function_name(left: Relation, right: Relation) -> tuple[Relation, Rela
 
 def _ratio_of_differences(answer: Relation, reference: Relation) -> Fraction | None:
     """Return c where (left - right) of the answer is c times that of the reference."""
-    difference, wanted = (
-        parse_exact("({})-({})".format(*relation.parts)) for relation in (answer, reference)
-    )
-    if difference is None or wanted is None:
-        return None
-    try:
-        return exact_algebra.rational_ratio(difference, wanted)
-    except exact_algebra.NotExactError:
-        return None
+    differences = ("({})-({})".format(*relation.parts) for relation in (answer, reference))
+    return apply_exactly(exact_algebra.rational_ratio, *differences)
 
 
 def _nesting(text: str) -> int:

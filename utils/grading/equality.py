@@ -2,7 +2,7 @@
 
 Stages: caps on length and nesting (`guard`), normal form and identical text (`text`), exact values
 (`exact`), structure (`structure`: lists, sets of reals, tuples, intervals, matrices, relations,
-compared element by element), for what exact arithmetic leaves open 50 digits at one point, only to
+compared element by element), for what exact arithmetic leaves open 80 digits at one point, only to
 refute (`numeric`), and at last a symbolic child process (`symbolic`). A verdict of the exact stage
 is final. Words are compared as text; a sentence is read only by the closed grammar of `prose`.
 """

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from typing import TypeVar
 
 from utils.grading import exact_algebra, numeric, units, words
+from utils.grading.exact_algebra import Exact
 from utils.grading.parser import parse_exact
 from utils.grading.symbolic_client import Unscorable, is_safe
 from utils.grading.symbolic_pool import POOL
 from utils.grading.tally import TALLY
+
+T = TypeVar("T")
 
 FAST_DEADLINE_S = 2.0
 PATIENT_DEADLINE_S = 10.0
@@ -102,11 +107,16 @@ class ExpressionComparison:
 
 def exact_verdict(answer: str, reference: str) -> bool | None:
     """Decide by exact arithmetic, or return None where it does not reach."""
-    value, wanted = parse_exact(answer), parse_exact(reference)
-    if value is None or wanted is None:
+    return apply_exactly(exact_algebra.same_value, answer, reference)
+
+
+def apply_exactly(function: Callable[[Exact, Exact], T], left: str, right: str) -> T | None:
+    """Apply a function to two exact values, or return None where a text has none."""
+    first, second = parse_exact(left), parse_exact(right)
+    if first is None or second is None:
         return None
     try:
-        return exact_algebra.same_value(value, wanted)
+        return function(first, second)
     except exact_algebra.NotExactError:
         return None
 

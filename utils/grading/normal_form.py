@@ -12,6 +12,7 @@ import re
 from functools import lru_cache
 
 from utils.grading.characters import to_plain
+from utils.grading.words import WRAPPER
 
 _SYMBOLS = {
     **dict.fromkeys(("dfrac", "tfrac", "cfrac"), r"\frac"),
@@ -28,19 +29,10 @@ _SYMBOLS = {
     **dict.fromkeys(("textsf", "emph", "operatorname", "texttt"), r"\text"),
     **dict.fromkeys(("degree", "textdegree"), "°"),
     **dict.fromkeys(("overline", "bar"), r"\overline"),
-    **{
-        "div": "/",
-        "pi": "π",
-        "infty": "∞",
-        "cup": "∪",
-        "cap": "∩",
-        "lt": "<",
-        "gt": ">",
-        "in": "∈",
-    },
+    **{"div": "/", "pi": "π", "infty": "∞", "lt": "<", "gt": ">", "in": "∈", "cup": "∪"},
     **{"pm": "±", "mp": "∓", "approx": "≈", "lbrace": "⦃", "rbrace": "⦄", "colon": ":"},
     **{"emptyset": "∅", "varnothing": "∅", "setminus": "∖", "backslash": "∖", "R": "ℝ"},
-    **{"langle": "(", "rangle": ")", "tilde": " "},
+    **{"cap": "∩", "langle": "(", "rangle": ")", "tilde": " "},
     **{"circ": "∘", "$": "¤", "%": "%", "{": "⦃", "}": "⦄", "!": "", "\\": "⏎"},
     **dict.fromkeys(tuple(",;: ()[]"), " "),
 }
@@ -59,7 +51,6 @@ _INFINITY_WORD = re.compile(r"(?<![A-Za-z\\])(?:infinity|inf)(?![A-Za-z])")
 _MERIDIEM = re.compile(r"(?<![A-Za-z\\])([AaPp])\.\s?([Mm])(?:\.|(?![A-Za-z]))")
 _AND = re.compile(r"(?<![A-Za-z\\])and(?![A-Za-z])")
 _OR = re.compile(r"(?<![A-Za-z\\])or(?![A-Za-z])")
-_WRAPPER = re.compile(r"\\text\s*\{([^{}]*)\}")
 _EMPTY_WRAPPER = re.compile(r"\\text\{\s*\}")
 _REPEATED_COMMA = re.compile(r"[,∨](?:\s*[,∨])+")
 _THOUSANDS = re.compile(r"(?<![\w.,])\d{1,3}(?:,\d{3})+(?!\w|,\d)")
@@ -166,7 +157,7 @@ def _normalise_words(text: str) -> str:
     text = _INFINITY_WORD.sub("∞", _PI_WORD.sub("π", text))
     text = _OR.sub("∨", _AND.sub(",", _MERIDIEM.sub(r"\1\2", text)))
     if "\\text" in text:
-        text = _WRAPPER.sub(_split_wrapper, text)
+        text = WRAPPER.sub(_split_wrapper, text)
         text = _EMPTY_WRAPPER.sub("", text)
     return _REPEATED_COMMA.sub(lambda match: "∨" if "∨" in match[0] else ",", text)
 

@@ -1,4 +1,4 @@
-"""Refute equality by 50-digit numbers at one point, before the symbolic child is asked.
+"""Refute equality by 80-digit numbers at one point, before the symbolic child is asked.
 
 Nearly every wrong answer that exact arithmetic cannot read ends here, within a fraction of a
 millisecond. Agreement proves nothing and is left to the child; so does whatever this arithmetic

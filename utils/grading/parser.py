@@ -4,7 +4,7 @@ It reads numbers (decimals, repeating decimals, mixed numbers), one-letter varia
 subscripts, + - * / ^, brackets, \\frac, \\sqrt, \\binom, factorials and elementary functions.
 Whatever is ambiguous (`x/2y`, `3\\frac{5}{2}`, `f(x)`, `\\sin x/2`) or outside the algebra raises
 NotExactError, and the caller asks the symbolic child instead. Two algebras use it: exact values
-(`exact_algebra`), trusted in both directions, and 50-digit numbers (`numeric`), which only refute.
+(`exact_algebra`), trusted in both directions, and 80-digit numbers (`numeric`), which only refute.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-_WRAPPER = re.compile(r"\\text\s*\{([^{}]*)\}")
+WRAPPER = re.compile(r"\\text\s*\{([^{}]*)\}")
 _LETTERS = re.compile(r"[A-Za-z]")
 _WORD = re.compile(
     r"(?<![\\A-Za-z])(?:[A-Za-z]{4,}|(?:no|not|yes|the|is|are|all|any|but|only)(?![A-Za-z]))"
@@ -20,7 +20,7 @@ def is_text(text: str) -> bool:
     >>> is_text("odd"), is_text("\\\\text{odd}"), is_text("Tuesday"), is_text("2ab")
     (False, True, True, False)
     """
-    if (match := _WRAPPER.fullmatch(text)) and _LETTERS.search(match[1]):
+    if (match := WRAPPER.fullmatch(text)) and _LETTERS.search(match[1]):
         return True
     return bool(_WORD.search(unwrapped(text).replace("{matrix}", "")))
 
@@ -66,7 +66,7 @@ def split_choice(text: str) -> tuple[str, str] | None:
 
 def unwrapped(text: str) -> str:
     """Replace \\text{...} by what it holds."""
-    return _WRAPPER.sub(r" \1 ", text).strip() if "\\text" in text else text
+    return WRAPPER.sub(r" \1 ", text).strip() if "\\text" in text else text
 
 
 def _folded(text: str) -> str:
