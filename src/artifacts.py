@@ -51,6 +51,12 @@ def append_jsonl(path: Path, records: Sequence[dict[str, Any]]) -> None:
         file.write(lines.encode("utf-8"))
 
 
+def write_jsonl_atomic(path: Path, records: Sequence[dict[str, Any]]) -> None:
+    """Replace the file with records, one a line."""
+    lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    write_text_atomic(path, lines)
+
+
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """Return the records of all lines.
 

@@ -1,24 +1,15 @@
-"""Turn problems into token examples and examples into micro-batches.
+"""Cut each optimizer step into packed micro-batches: sequences end to end, nothing padded.
 
-Shapes: B sequences, T tokens, V vocabulary.
+Shapes: T tokens of all sequences of a micro-batch, N target tokens.
 """
 
 from __future__ import annotations
 
-import logging
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
-from transformers.tokenization_utils_base import PreTrainedTokenizerBase
-
-from src.config_loading import ConfigError
-from src.prompts import PromptTemplate
-from utils.drgrpo_grader import grade
-from utils.problem import Problem
-
-LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,75 +18,51 @@ class Example:
 
     ids: tuple[int, ...]
     prompt_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class MicroBatch:
-    """Padded sequences of one forward pass."""
-
-    ids: torch.Tensor  # (B, T) int64
-    attention: torch.Tensor  # (B, T) int64, 1 for real tokens
-    targets: torch.Tensor  # (B, T) bool, true where a token is to be predicted
+    id: str
+    """Names the row it was made of."""
 
     @property
     def target_tokens(self) -> int:
         """Number of predicted tokens."""
-        return int(self.targets.sum())
+        return len(self.ids) - self.prompt_tokens
 
 
 @dataclass(frozen=True, slots=True)
-class BuiltExamples:
-    """Training examples, and what was left out and why."""
+class PackedBatch:
+    """Sequences of one forward pass, end to end in one row."""
 
-    examples: list[Example]
-    not_graded_correct: list[str] = field(default_factory=list)
-    too_long: list[str] = field(default_factory=list)
+    ids: torch.Tensor  # (1, T) int64
+    positions: torch.Tensor  # (1, T) int64, from 0 in each sequence
+    lengths: tuple[int, ...]
+    predicts: torch.Tensor  # (N,) places in the row whose next token is a target
+    targets: torch.Tensor  # (N,) those tokens
 
-
-def build_sft_examples(
-    problems: Sequence[Problem],
-    prompt: PromptTemplate,
-    tokenizer: PreTrainedTokenizerBase,
-    max_tokens: int,
-) -> BuiltExamples:
-    """Tokenize prompts and targets; keep rows whose own target grades as correct."""
-    built = BuiltExamples([])
-    for problem in problems:
-        target = prompt.target(problem)
-        if "<answer>" in target and not grade(target, problem.answer).reward:
-            built.not_graded_correct.append(problem.unique_id)
-            continue
-        # Tokenized apart, as at inference: the prompt's tokens never depend on the completion.
-        head = tokenizer(prompt.render(problem), add_special_tokens=False)["input_ids"]
-        tail = tokenizer(target, add_special_tokens=False)["input_ids"]
-        ids = (*head, *tail, tokenizer.eos_token_id)
-        if len(ids) > max_tokens:
-            built.too_long.append(problem.unique_id)
-            continue
-        built.examples.append(Example(ids, len(head)))
-    return built
+    @property
+    def boundaries(self) -> torch.Tensor:
+        """Where the sequences begin and the last one ends, (sequences + 1,) int32."""
+        edges = torch.tensor((0, *self.lengths)).cumsum(0)
+        return edges.to(self.ids.device, torch.int32)
 
 
-def log_left_out(built: BuiltExamples) -> BuiltExamples:
-    """Say how many rows were left out and why; refuse to train on none.
-
-    Raises:
-        ConfigError: when no example is left.
-    """
-    LOGGER.info(
-        "%d training examples; left out: %d whose own target does not grade as correct %s, "
-        "%d too long",
-        len(built.examples),
-        len(built.not_graded_correct),
-        built.not_graded_correct[:10],
-        len(built.too_long),
+def pack(examples: Sequence[Example], device: torch.device) -> PackedBatch:
+    """Lay sequences end to end; each keeps its own positions and attends to itself alone."""
+    ids: list[int] = []
+    positions: list[int] = []
+    predicts: list[int] = []
+    for example in examples:
+        start, tokens = len(ids), len(example.ids)
+        predicts += range(start + example.prompt_tokens - 1, start + tokens - 1)
+        positions += range(tokens)
+        ids += example.ids
+    row = torch.tensor([ids])  # (1, T)
+    places = torch.tensor(predicts, dtype=torch.long)
+    return PackedBatch(
+        row.to(device),
+        torch.tensor([positions]).to(device),
+        tuple(len(example.ids) for example in examples),
+        places.to(device),
+        row[0][places + 1].to(device),
     )
-    if not built.examples:
-        raise ConfigError(
-            "no training example is left: every row was too long or its target does not grade as "
-            "correct; raise train.max_tokens or check the data's solutions"
-        )
-    return built
 
 
 def shuffled_steps(
@@ -113,22 +80,20 @@ def shuffled_steps(
 
 
 def micro_batches(
-    examples: Sequence[Example], size: int, pad_id: int, device: torch.device
-) -> Iterator[MicroBatch]:
-    """Cut a step into micro-batches of similar length, so that little is padded."""
-    by_length = sorted(examples, key=lambda example: len(example.ids))
-    for start in range(0, len(by_length), size):
-        yield _pad(by_length[start : start + size], pad_id, device)
+    examples: Sequence[Example], size: int, processes: int = 1
+) -> list[list[list[Example]]]:
+    """Share a step out: for each process, its micro-batches of at most `size` examples.
 
-
-def _pad(examples: Sequence[Example], pad_id: int, device: torch.device) -> MicroBatch:
-    length = max(len(example.ids) for example in examples)
-    ids = torch.full((len(examples), length), pad_id)
-    attention = torch.zeros(len(examples), length, dtype=torch.long)
-    targets = torch.zeros(len(examples), length, dtype=torch.bool)
-    for row, example in enumerate(examples):
-        tokens = len(example.ids)
-        ids[row, :tokens] = torch.tensor(example.ids)
-        attention[row, :tokens] = 1
-        targets[row, example.prompt_tokens : tokens] = True
-    return MicroBatch(ids.to(device), attention.to(device), targets.to(device))
+    The longest first, each to the micro-batch with the fewest tokens so far, so that memory and
+    time are alike everywhere. All processes get the same number of micro-batches, as sharded
+    models gather their weights in each; in a small last step some may be empty.
+    """
+    rounds = -(-len(examples) // (size * processes))
+    bins: list[list[Example]] = [[] for _ in range(rounds * processes)]
+    tokens = [0] * len(bins)
+    for example in sorted(examples, key=lambda item: -len(item.ids)):
+        free = [place for place, content in enumerate(bins) if len(content) < size]
+        lightest = min(free, key=tokens.__getitem__)
+        bins[lightest].append(example)
+        tokens[lightest] += len(example.ids)
+    return [bins[process::processes] for process in range(processes)]

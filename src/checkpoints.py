@@ -1,4 +1,4 @@
-"""Checkpoints of one training run: written whole or not at all, best and latest kept."""
+"""Checkpoints of one training run: written whole or not at all, hashed, best and latest kept."""
 
 from __future__ import annotations
 
@@ -14,9 +14,15 @@ from typing import Any
 import torch
 
 from src.artifacts import read_json, write_json_atomic
+from utils.hashing import file_sha256
 
 LOGGER = logging.getLogger(__name__)
+_DESCRIPTION = "checkpoint.json"
 _STATE = "training_state.pt"
+
+
+class DamagedCheckpointError(RuntimeError):
+    """A checkpoint's files are not those that were written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,67 +34,114 @@ class Checkpoint:
     examples_seen: int
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Score:
+    """What checkpoints are chosen by: accuracy, among equals format rate, then validation loss."""
+
+    accuracy: float
+    format_rate: float = 0.0
+    negative_nll: float = 0.0
+
+
 class CheckpointStore:
     """Write, score and prune the checkpoints below one folder.
 
     A checkpoint is deleted only after its score arrived, and never while it is the best or among
-    the `keep` latest.
-
-    Args:
-        resumable: also keep the state that `--resume` continues from.
+    the `keep` latest. The newest alone carries the state that `--resume` continues from: it comes
+    into being with the checkpoint, in one rename, so a run killed at any moment finds both or
+    neither.
     """
 
-    def __init__(self, folder: Path, keep: int, *, resumable: bool = True) -> None:
+    def __init__(self, folder: Path, keep: int) -> None:
         self._folder = folder
         self._keep = keep
-        self._resumable = resumable
-        self._scores: dict[str, float] = {}
+        self._scores: dict[str, Score] = {}
         index = folder / "scores.json"
         if index.is_file():
-            self._scores = read_json(index)
+            self._scores = {name: Score(**values) for name, values in read_json(index).items()}
 
-    def save(self, step: int, examples_seen: int, write: Callable[[Path], None]) -> Checkpoint:
-        """Write a checkpoint through `write(folder)` and rename it into place."""
-        final = self._folder / f"step_{step:06d}"
+    def place(self, step: int, examples_seen: int) -> Checkpoint:
+        """Return the checkpoint of a step, written or not."""
+        return Checkpoint(self._folder / f"step_{step:06d}", step, examples_seen)
+
+    def save(
+        self,
+        step: int,
+        examples_seen: int,
+        write: Callable[[Path], None],
+        state: dict[str, Any] | None = None,
+    ) -> Checkpoint:
+        """Write a checkpoint through `write(folder)`, hash its files and rename it into place.
+
+        Args:
+            state: what `--resume` continues from.
+        """
+        checkpoint = self.place(step, examples_seen)
+        final = checkpoint.folder
         partial = final.with_name(f".{final.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        checkpoint = Checkpoint(final, step, examples_seen)
         write(partial)
-        described = asdict(checkpoint) | {"folder": final.name}
-        (partial / "checkpoint.json").write_text(json.dumps(described) + "\n", encoding="utf-8")
+        described = {
+            **asdict(checkpoint),
+            "folder": final.name,
+            "sha256": {file.name: file_sha256(file) for file in sorted(partial.iterdir())},
+        }
+        if state is not None:
+            torch.save(state, partial / _STATE)
+            described["state_sha256"] = file_sha256(partial / _STATE)
+        (partial / _DESCRIPTION).write_text(json.dumps(described) + "\n", encoding="utf-8")
         shutil.rmtree(final, ignore_errors=True)
         os.replace(partial, final)
+        for older in self._folder.glob(f"step_*/{_STATE}"):
+            if older.parent != final:
+                older.unlink()
         return checkpoint
 
-    def save_training_state(self, state: dict[str, Any]) -> None:
-        """Replace the state that `--resume` continues from."""
-        if not self._resumable:
-            return
-        self._folder.mkdir(parents=True, exist_ok=True)
-        partial = self._folder / f".{_STATE}.partial"
-        torch.save(state, partial)
-        os.replace(partial, self._folder / _STATE)
-
     def load_training_state(self) -> dict[str, Any] | None:
-        """Return the latest training state, or None at the start."""
-        file = self._folder / _STATE
-        return torch.load(file, map_location="cpu", weights_only=False) if file.is_file() else None
+        """Return the newest training state, or None at the start.
+
+        Raises:
+            DamagedCheckpointError: when its bytes are not those that were written.
+        """
+        states = sorted(self._folder.glob(f"step_*/{_STATE}"))
+        if not states:
+            return None
+        file = states[-1]
+        if file_sha256(file) != read_json(file.parent / _DESCRIPTION)["state_sha256"]:
+            raise DamagedCheckpointError(
+                f"{file}: damaged, its hash is not the recorded one; restore it, or start over "
+                "without --resume"
+            )
+        return torch.load(file, map_location="cpu", weights_only=False)
 
     def unscored(self) -> list[Checkpoint]:
         """List the checkpoints that wait for a score, oldest first."""
         return [item for item in self._all() if item.folder.name not in self._scores]
 
-    def record(self, checkpoint: Checkpoint, score: float) -> None:
+    def record(self, checkpoint: Checkpoint, score: Score) -> None:
         """Store a checkpoint's validation score and delete what is no longer needed."""
         self._scores[checkpoint.folder.name] = score
         self._folder.mkdir(parents=True, exist_ok=True)
-        write_json_atomic(self._folder / "scores.json", self._scores)
+        scores = {name: asdict(value) for name, value in self._scores.items()}
+        write_json_atomic(self._folder / "scores.json", scores)
         scored = [item for item in self._all() if item.folder.name in self._scores]
         protected = {self.best().folder, *(item.folder for item in scored[-self._keep :])}
         for item in scored:
-            if item.folder not in protected:
+            if item.folder not in protected and not (item.folder / _STATE).is_file():
                 shutil.rmtree(item.folder)
+
+    def scores(self) -> list[Score]:
+        """Return the scores so far, in the order of training."""
+        return [self._scores[name] for name in sorted(self._scores)]
+
+    def newest(self) -> Checkpoint | None:
+        """Return the latest checkpoint; None before the first."""
+        return next(reversed(self._all()), None)
+
+    def best_or(self, otherwise: Checkpoint) -> Checkpoint:
+        """Return the best checkpoint, or `otherwise` where none has been scored."""
+        return self.best() if self._scores else otherwise
 
     def best(self) -> Checkpoint:
         """Return the checkpoint with the highest score, the earliest among equals.
@@ -101,13 +154,28 @@ class CheckpointStore:
             raise RuntimeError(f"{self._folder}: no checkpoint has been scored yet")
         return max(scored, key=lambda item: self._scores[item.folder.name])
 
-    def best_score(self) -> float:
-        """Return the best checkpoint's score."""
-        return self._scores[self.best().folder.name]
-
     def _all(self) -> list[Checkpoint]:
         found = []
-        for file in sorted(self._folder.glob("step_*/checkpoint.json")):
+        for file in sorted(self._folder.glob(f"step_*/{_DESCRIPTION}")):
             values = read_json(file)
             found.append(Checkpoint(file.parent, values["step"], values["examples_seen"]))
         return found
+
+
+def verify_checkpoint(folder: Path) -> None:
+    """Check a checkpoint's files against the hashes stored with it; one from elsewhere has none.
+
+    Raises:
+        DamagedCheckpointError: naming the file.
+    """
+    description = folder / _DESCRIPTION
+    if not description.is_file():
+        return
+    for name, expected in read_json(description).get("sha256", {}).items():
+        file = folder / name
+        if not file.is_file() or file_sha256(file) != expected:
+            state = "is not what was written" if file.is_file() else "is missing"
+            raise DamagedCheckpointError(
+                f"{file}: {state} (sha256 {expected[:12]}... recorded); write this checkpoint "
+                "again or use another"
+            )

@@ -10,18 +10,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[int, Field(gt=0)]
-
-
-class Section(BaseModel):
-    """Refuse unknown keys and silent type conversions."""
-
-    model_config = ConfigDict(
-        extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True
-    )
+from src.config_training import (
+    Choices,
+    Positive,
+    SearchConfig,
+    Section,
+    SftDataConfig,
+    Share,
+    TrainConfig,
+)
 
 
 class RunConfig(Section):
@@ -81,7 +80,7 @@ class DataConfig(Section):
 
 class DeviceConfig(Section):
     train: str = "cuda:0"
-    """Device of the trainer: `cpu` or `cuda:N`."""
+    """Device of the trainer: `cuda:N`, `cpu` (all cores) or `cpu:0-3` (these cores alone)."""
     eval: str = "cuda:1"
     """Device of the evaluation worker; the trainer's, where the machine has only one."""
     threads: Positive | None = None
@@ -118,87 +117,8 @@ class SamplingConfig(Section):
     """Longest completion, in tokens."""
     stop: str = "</answer>"
     """Text that ends a completion and is kept in it."""
-
-
-class TrainConfig(Section):
-    learning_rate: float = Field(default=2e-5, gt=0)
-    """Peak learning rate."""
-    batch_size: Positive = 64
-    """Sequences an optimizer step, over all micro-batches."""
-    micro_batch_size: Positive = 8
-    """Sequences a forward and backward pass."""
-    epochs: Positive = 2
-    """Passes over the training examples."""
-    weight_decay: float = Field(default=0.01, ge=0)
-    """AdamW's decoupled weight decay, on matrices only."""
-    adam_beta2: Share = 0.999
-    """AdamW's second-moment decay."""
-    warmup_share: Share = 0.05
-    """Share of the steps in which the learning rate rises linearly; it then falls linearly to 0."""
-    max_grad_norm: float = Field(default=1.0, gt=0)
-    """Gradient clipping threshold (global L2 norm)."""
-    max_tokens: Positive = 1536
-    """Longest training sequence; longer examples are left out and counted."""
-    gradient_checkpointing: bool = True
-    """Recompute activations in the backward pass."""
-    bf16_autocast: bool = True
-    """Run matrix products in bfloat16; weights and optimizer stay float32."""
-    evaluate_every: Positive = 1000
-    """Optimizer steps between checkpoints that are scored on validation."""
-    validation_rows: Positive = 500
-    """Validation problems scored a checkpoint; all where there are fewer."""
-    patience: Positive = 3
-    """Evaluations without improvement before training stops."""
-    min_delta: float = Field(default=0.001, ge=0)
-    """Smallest gain in validation accuracy that counts as improvement."""
-    keep: Positive = 2
-    """Evaluated checkpoints kept beside the best."""
-
-    @property
-    def accumulation(self) -> int:
-        """Micro-batches an optimizer step."""
-        return -(-self.batch_size // self.micro_batch_size)
-
-    def steps(self, examples: int) -> int:
-        """Optimizer steps for a number of training examples."""
-        return max(1, -(-examples * self.epochs // self.batch_size))
-
-
-class FloatRange(Section):
-    low: float
-    """Smallest value."""
-    high: float
-    """Largest value."""
-    log: bool = False
-    """Sample the logarithm evenly."""
-
-
-class Choices(Section):
-    choices: list[int | float | bool | str]
-    """Values to choose from."""
-
-
-class SearchConfig(Section):
-    trials: Positive = 20
-    """Trials of the whole study, those of an interrupted run included."""
-    objective: Literal["validation_accuracy", "eval_loss"] = "validation_accuracy"
-    """What is optimised: accuracy up, or loss on validation targets down."""
-    space: dict[str, FloatRange | Choices] = {
-        "train.learning_rate": FloatRange(low=5e-6, high=1e-4, log=True),
-        "train.batch_size": Choices(choices=[32, 64, 128, 256]),
-        "train.weight_decay": FloatRange(low=0.0, high=0.1),
-    }
-    """Dotted paths into this configuration and their ranges."""
-    examples: Positive = 4096
-    """Training examples a full trial sees."""
-    rung_examples: list[Positive] = [512, 1024, 2048, 4096]
-    """Examples seen at which a trial is scored and may be pruned; equal for every batch size."""
-    reduction_factor: Annotated[int, Field(ge=2)] = 2
-    """ASHA keeps the best 1/factor at each rung."""
-    startup_trials: Positive = 5
-    """Random trials before TPE models the space."""
-    validation_rows: Positive = 500
-    """Validation problems scored at a rung, the same for all trials; all where there are fewer."""
+    samples: Positive = 1
+    """Completions a problem in the test evaluation; above 1, pass@k is reported too."""
 
 
 class GrpoConfig(Section):
@@ -286,6 +206,8 @@ class Config(Section):
     """The vLLM engine."""
     sampling: SamplingConfig = SamplingConfig()
     """How completions are drawn in every evaluation and rollout."""
+    sft: SftDataConfig = SftDataConfig()
+    """What step 2 trains on."""
     train: TrainConfig = TrainConfig()
     """Supervised fine-tuning."""
     search: SearchConfig = SearchConfig()
@@ -324,6 +246,11 @@ class Config(Section):
     def search_problems(self) -> Iterator[str]:
         """Say what keeps step 1 from comparing trials fairly; other steps do not read `search`."""
         search = self.search
+        yield from search.problems()
+        for path in search.space:
+            section, _, name = path.partition(".")
+            if name not in getattr(type(getattr(self, section, None)), "model_fields", {}):
+                yield f"search.space: {path}: no such setting; write one like train.learning_rate"
         rungs = search.rung_examples
         if rungs != sorted(set(rungs)) or rungs[-1] != search.examples:
             yield (

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,11 @@ from src.config_loading import ConfigError
 from src.config_schema import Config
 
 WandbMode = Literal["online", "offline", "disabled", "shared"]
-_GIB = 1024**3
+# What accelerate and torchrun tell their processes; a worker is a world of its own.
+_LAUNCHER_VARIABLES = (
+    "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "ROLE_RANK",
+    "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID",
+)  # fmt: skip
 
 
 def available_cores() -> list[int]:
@@ -52,56 +57,112 @@ def check_devices(config: Config) -> None:
                 f"--set devices.{role}=cuda:0 with one GPU, or run the CPU profile "
                 "(run_pipeline.py --profile tiny)"
             )
+    first = device_index(config.devices.train, "devices.train")
+    last = None if first is None else first + local_process_count() - 1
+    if last is not None and last >= gpu_count():
+        raise ConfigError(
+            f"devices.train: {local_process_count()} processes need cuda:{first} to cuda:{last}, "
+            f"and {gpu_count()} GPUs are visible; launch fewer processes"
+        )
 
 
 def device_index(device: str, name: str) -> int | None:
-    """Return N of `cuda:N`, or None for `cpu`.
+    """Return N of `cuda:N`, or None for a CPU.
 
     Raises:
         ConfigError: for any other text.
     """
-    if device == "cpu":
+    if is_cpu(device):
+        cpu_cores(device, name)
         return None
     kind, _, index = device.partition(":")
     if kind != "cuda" or not index.isdigit():
-        raise ConfigError(f"{name}: {device!r} is not a device; use 'cpu' or 'cuda:N'")
+        raise ConfigError(
+            f"{name}: {device!r} is not a device; use 'cuda:N', 'cpu' or a list of cores such as "
+            "'cpu:0-3'"
+        )
     return int(index)
 
 
-def thread_count(config: Config) -> int:
-    """Threads a process of ours computes with on a CPU."""
-    return config.devices.threads or len(available_cores())
+def is_cpu(device: str) -> bool:
+    """Tell whether a device is a CPU or some of its cores."""
+    return device.partition(":")[0] == "cpu"
+
+
+def cpu_cores(device: str, name: str) -> list[int]:
+    """Return the cores of `cpu:0-3` or `cpu:0,2`, and all this process may use for `cpu`.
+
+    Raises:
+        ConfigError: when the list cannot be read or names a core that is not there.
+    """
+    listed = device.partition(":")[2]
+    if not listed:
+        return available_cores()
+    if not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", listed):
+        raise ConfigError(f"{name}: {device!r} is not a list of cores such as 'cpu:0-3'")
+    cores: list[int] = []
+    for part in listed.split(","):
+        first, _, last = part.partition("-")
+        cores += range(int(first), int(last or first) + 1)
+    missing = sorted(set(cores) - set(range(os.cpu_count() or 1)))
+    if missing or not cores:
+        raise ConfigError(
+            f"{name}: {device}: cores {missing} are not there; this machine has {os.cpu_count()}, "
+            "counted from 0"
+        )
+    return cores
+
+
+def training_device(config: Config) -> str:
+    """Return torch's name of this process's training device: one GPU for each local process."""
+    index = device_index(config.devices.train, "devices.train")
+    return "cpu" if index is None else f"cuda:{index + local_rank()}"
+
+
+def thread_count(config: Config, device: str) -> int:
+    """Threads that a process computes with on a CPU; processes of one machine share its cores."""
+    cores = len(cpu_cores(device, "devices")) if is_cpu(device) else len(available_cores())
+    return config.devices.threads or max(1, cores // local_process_count())
 
 
 def prepare_main_process(config: Config) -> None:
-    """Set what libraries read at import: offline W&B, quiet hubs, no telemetry, thread counts."""
+    """Set what libraries read at import: offline W&B, quiet hubs, no telemetry, thread counts.
+
+    Before torch is imported: threads take the cores they find when they start.
+    """
+    device = config.devices.train
     values = _common_variables()
-    if config.devices.train == "cpu":
-        values |= _cpu_variables(config)
+    if is_cpu(device):
+        values |= _cpu_variables(config, device)
+        if ":" in device:
+            os.sched_setaffinity(0, cpu_cores(device, "devices.train"))
     for name, value in values.items():
         os.environ.setdefault(name, value)
 
 
 @contextmanager
 def worker_environment(config: Config) -> Iterator[None]:
-    """Give child processes started inside the block the evaluation worker's variables."""
-    index = device_index(config.devices.eval, "devices.eval")
+    """Give child processes started inside the block the evaluation worker's variables and cores."""
+    device = config.devices.eval
+    index = device_index(device, "devices.eval") if not is_cpu(device) else None
     values = _common_variables()
     if index is None:
-        values |= _cpu_variables(config) | {"CUDA_VISIBLE_DEVICES": ""}
+        values |= _cpu_variables(config, device) | {"CUDA_VISIBLE_DEVICES": ""}
     else:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
         values["CUDA_VISIBLE_DEVICES"] = visible[index] if visible != [""] else str(index)
-    before = dict(os.environ)
+    before, cores = dict(os.environ), os.sched_getaffinity(0)
     os.environ.update(values)
+    for name in _LAUNCHER_VARIABLES:
+        os.environ.pop(name, None)
+    if is_cpu(device) and ":" in device:
+        os.sched_setaffinity(0, cpu_cores(device, "devices.eval"))
     try:
         yield
     finally:
-        for name in values:
-            if name in before:
-                os.environ[name] = before[name]
-            else:
-                del os.environ[name]
+        os.environ.clear()
+        os.environ.update(before)
+        os.sched_setaffinity(0, cores)
 
 
 def prepare_worker_process() -> None:
@@ -138,6 +199,16 @@ def is_main_process() -> bool:
     return process_rank() == 0
 
 
+def local_rank() -> int:
+    """Rank among the launched processes of this machine; 0 when alone."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def local_process_count() -> int:
+    """Number of processes launched on this machine; 1 when alone."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
 def process_count() -> int:
     """Number of processes accelerate launched; 1 when alone."""
     return int(os.environ.get("WORLD_SIZE", "1"))
@@ -159,9 +230,9 @@ def _common_variables() -> dict[str, str]:
     }
 
 
-def _cpu_variables(config: Config) -> dict[str, str]:
+def _cpu_variables(config: Config, device: str) -> dict[str, str]:
     return {
-        "OMP_NUM_THREADS": str(thread_count(config)),
+        "OMP_NUM_THREADS": str(thread_count(config, device)),
         # vLLM would pin itself to all cores but one; the trainer in the same process needs them.
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "VLLM_HOST_IP": "127.0.0.1",

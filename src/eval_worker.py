@@ -12,18 +12,16 @@ import signal
 import time
 import traceback
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from types import TracebackType
 
-from src.checkpoints import Checkpoint
+from src.checkpoints import Checkpoint, verify_checkpoint
 from src.config_schema import Config
-from src.devices import prepare_worker_process, worker_environment
+from src.devices import is_main_process, prepare_worker_process, worker_environment
 from src.evaluation import EvalReport, EvalTask, evaluate
-from src.generator import Generator
-from src.weight_probe import Probe, read_probe
+from src.swap_verifier import StaleWeightsError, SwapVerifier
 from utils.drgrpo_grader import set_children
 
 LOGGER = logging.getLogger(__name__)
@@ -35,72 +33,37 @@ class EvaluationError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class EvalRequest:
-    """One checkpoint to score on one split."""
+    """One checkpoint to score on some splits."""
 
     number: int
     checkpoint: Checkpoint
-    split: str
-    completions_file: Path | None = None
+    splits: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class EvalResult:
-    """The answer to a request: a report, or why there is none.
+    """The answer to a request: a report for each split, or why there is none.
 
     `wants_fresh_engine` asks the client to start the worker again on this checkpoint.
     """
 
     request: EvalRequest
-    report: EvalReport | None = None
+    reports: dict[str, EvalReport] | None = None
     error: str | None = None
     wants_fresh_engine: bool = False
 
 
-class StaleWeightsError(RuntimeError):
-    """After a swap the engine's log-probabilities are not the checkpoint's."""
-
-
-@dataclass
-class SwapVerifier:
-    """Keep an engine's weights at what is asked for, and prove it.
-
-    A measured gap above `tolerance` is stale; so is one that lies much closer to the weights held
-    before than to the new ones, which catches a swap that did nothing after a small update.
-    """
-
-    engine: Generator
-    tolerance: float
-    loaded: str
-    probe: Probe | None = field(default=None)
-
-    def load(self, folder: Path) -> float | None:
-        """Swap to a checkpoint and return the verified gap; None where no swap was needed.
-
-        Raises:
-            StaleWeightsError: with the figures.
-        """
-        probe = read_probe(folder)
-        if str(folder) == self.loaded:
-            if probe is None or self.probe is not None:
-                return None
-        elif probe is None:
-            raise StaleWeightsError(f"{folder}: no probe is stored, so a swap cannot be verified")
-        else:
-            self.engine.swap(folder)
-        measured = self.engine.prompt_logprobs(probe.ids)
-        gap = probe.gap(measured)
-        to_previous = self.probe.gap(measured) if self.probe is not None else float("inf")
-        if gap > self.tolerance or to_previous < gap / 2:
-            raise StaleWeightsError(
-                f"{folder}: after the swap log-probabilities are off by {gap:.4f} nats a token "
-                f"(tolerance {self.tolerance}; to the weights before: {to_previous:.4f})"
-            )
-        self.loaded, self.probe = str(folder), probe
-        return gap
+Reports = dict[str, EvalReport]
+"""Split name -> report."""
+# Checkpoints that may wait for their scores; then the trainer waits, so that none is skipped.
+_LONGEST_QUEUE = 2
 
 
 class EvalWorker:
     """Client of the evaluation process: submit checkpoints, take reports in order.
+
+    Among several training processes the main one alone has a worker; for the others every request
+    is without effect and without answer.
 
     Args:
         model: folder or hub id the engine starts with.
@@ -111,16 +74,20 @@ class EvalWorker:
         self._config = config
         self._model = model
         self._tasks = dict(tasks)
+        self._idle = not is_main_process()
         # On one device the trainer would only slow the engine down, and the other way round.
-        self._in_turn = config.devices.train == config.devices.eval
+        self.in_turn = config.devices.train == config.devices.eval
+        """Whether trainer and engine share a device and so take turns."""
         self._pending: list[EvalRequest] = []
         self._restarted_for: set[int] = set()
         self._next_number = 0
+        self._arrived: EvalResult | None = None
         self._process: BaseProcess | None = None
         self._connection: Connection | None = None
 
     def __enter__(self) -> EvalWorker:
-        self._start(self._model)
+        if not self._idle:
+            self._start(self._model)
         return self
 
     def __exit__(
@@ -131,51 +98,65 @@ class EvalWorker:
     ) -> None:
         self._stop()
 
-    def submit(
-        self, checkpoint: Checkpoint, split: str, completions_file: Path | None = None
-    ) -> None:
-        """Ask for a score; the answer comes from `finished`."""
-        request = EvalRequest(self._next_number, checkpoint, split, completions_file)
+    def define(self, task: EvalTask) -> None:
+        """Say what a split name means from now on."""
+        self._tasks[task.split] = task
+        self._send(task)
+
+    def submit(self, checkpoint: Checkpoint, *splits: str) -> None:
+        """Ask for a checkpoint's scores; the answer comes from `finished`."""
+        if self._idle:
+            return
+        request = EvalRequest(self._next_number, checkpoint, splits)
         self._next_number += 1
         self._pending.append(request)
         self._send(request)
 
-    def finished(self) -> Iterator[tuple[Checkpoint, EvalReport]]:
+    def finished(self) -> Iterator[tuple[Checkpoint, Reports]]:
         """Yield the reports that have arrived, in the order of their requests.
 
-        Where trainer and engine share a device this waits for all of them.
+        Where trainer and engine share a device this waits for all of them, and elsewhere while
+        more than two checkpoints wait.
         """
-        while self._pending and (self._in_turn or self._has_answer()):
+        while self._pending and (
+            self.in_turn or len(self._pending) > _LONGEST_QUEUE or self._has_answer()
+        ):
             yield self._take()
 
-    def drain(self) -> Iterator[tuple[Checkpoint, EvalReport]]:
+    def drain(self) -> Iterator[tuple[Checkpoint, Reports]]:
         """Wait for and yield every outstanding report."""
         while self._pending:
             yield self._take()
 
-    def evaluate(
-        self, checkpoint: Checkpoint, split: str, completions_file: Path | None = None
-    ) -> EvalReport:
+    def discard(self) -> None:
+        """Forget what is outstanding; its answers will be dropped as they come."""
+        self._pending.clear()
+
+    def evaluate(self, checkpoint: Checkpoint, *splits: str) -> Reports:
         """Score one checkpoint and wait; reports asked for earlier must have been taken."""
         if self._pending:
             raise RuntimeError("take the outstanding reports (drain) before calling evaluate")
-        self.submit(checkpoint, split, completions_file)
+        self.submit(checkpoint, *splits)
         return self._take()[1]
 
-    def _take(self) -> tuple[Checkpoint, EvalReport]:
+    def _take(self) -> tuple[Checkpoint, Reports]:
         while True:
-            result = self._receive()
+            first = self._pending[0]
+            result, self._arrived = self._arrived or self._receive(), None
             if result is None:
                 self._restart("the evaluation worker died", self._model)
-            elif result.report is not None:
+            elif result.request.number != first.number:
+                continue  # the answer to a request that was discarded
+            elif result.reports is not None:
                 self._pending.pop(0)
-                return result.request.checkpoint, result.report
+                return first.checkpoint, result.reports
             elif result.wants_fresh_engine:
                 LOGGER.warning("%s; starting a fresh engine", result.error)
-                self._restart(str(result.error), str(result.request.checkpoint.folder))
+                self._restart(str(result.error), str(first.checkpoint.folder))
             else:
+                self._pending.pop(0)
                 raise EvaluationError(
-                    f"{result.request.checkpoint.folder} on {result.request.split} could not be "
+                    f"{first.checkpoint.folder} on {', '.join(first.splits)} could not be "
                     f"scored:\n{result.error}"
                 )
 
@@ -195,9 +176,10 @@ class EvalWorker:
         """Start again on `model` with what is not yet answered; once for each request."""
         first = self._pending[0]
         if first.number in self._restarted_for:
+            self._pending.pop(0)
             raise EvaluationError(
-                f"{first.checkpoint.folder} on {first.split} failed twice, the second time with a "
-                f"fresh engine: {reason}"
+                f"{first.checkpoint.folder} on {', '.join(first.splits)} failed twice, the second "
+                f"time with a fresh engine: {reason}"
             )
         self._restarted_for.add(first.number)
         self._stop()
@@ -206,14 +188,21 @@ class EvalWorker:
             self._send(request)
 
     def _has_answer(self) -> bool:
+        """Tell whether the first outstanding request is answered; drop answers nobody wants."""
         assert self._connection is not None
         assert self._process is not None
-        return self._connection.poll() or not self._process.is_alive()
+        while self._arrived is None and self._connection.poll():
+            result = self._receive()
+            if result is None:
+                break  # the process is gone
+            if result.request.number == self._pending[0].number:
+                self._arrived = result
+        return self._arrived is not None or not self._process.is_alive()
 
-    def _send(self, request: EvalRequest) -> None:
+    def _send(self, message: EvalRequest | EvalTask) -> None:
         assert self._connection is not None
         try:
-            self._connection.send(request)
+            self._connection.send(message)
         except (BrokenPipeError, ConnectionResetError):
             # The process is gone; the next _take notices, restarts it and sends again.
             LOGGER.warning("the evaluation worker does not listen")
@@ -239,7 +228,7 @@ class EvalWorker:
             if self._process.is_alive():
                 self._process.kill()
                 self._process.join()
-        self._connection = self._process = None
+        self._connection = self._process = self._arrived = None
 
 
 def _serve(
@@ -253,13 +242,16 @@ def _serve(
         # Imported here: the client's process never needs vLLM.
         from src.vllm_engine import VllmEngine  # noqa: PLC0415
 
-        started = time.perf_counter()
+        started, known = time.perf_counter(), dict(tasks)
         set_children(config.grader.children)
         verifier = SwapVerifier(VllmEngine(model, config), config.engine.swap_tolerance, model)
         LOGGER.info("evaluation engine ready in %.1f s", time.perf_counter() - started)
         while True:
-            request = connection.recv()
-            connection.send(_answer(request, tasks, verifier))
+            message = connection.recv()
+            if isinstance(message, EvalTask):
+                known[message.split] = message
+            else:
+                connection.send(_answer(message, known, verifier))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
 
@@ -268,18 +260,23 @@ def _answer(
     request: EvalRequest, tasks: Mapping[str, EvalTask], verifier: SwapVerifier
 ) -> EvalResult:
     """Score one checkpoint; whatever goes wrong travels to the client."""
+    folder = request.checkpoint.folder
     try:
         started = time.perf_counter()
-        gap = verifier.load(request.checkpoint.folder)
-        swapped = time.perf_counter() - started
-        report = evaluate(
-            verifier.engine,
-            tasks[request.split],
-            checkpoint=str(request.checkpoint.folder),
-            completions_file=request.completions_file,
-        )
-        seconds = {"swap": swapped, **report.seconds}
-        return EvalResult(request, replace(report, probe_gap=gap, seconds=seconds))
+        verify_checkpoint(folder)
+        gap = verifier.load(folder)
+        seconds = {"swap": time.perf_counter() - started}
+        reports = {}
+        for split in request.splits:
+            report = evaluate(verifier.engine, tasks[split], checkpoint=str(folder))
+            reports[split] = replace(
+                report,
+                step=request.checkpoint.step,
+                probe_gap=gap,
+                seconds=seconds | report.seconds,
+            )
+            seconds = {"swap": 0.0}  # one swap serves all splits
+        return EvalResult(request, reports)
     except StaleWeightsError as error:
         return EvalResult(request, error=str(error), wants_fresh_engine=True)
     except Exception:  # noqa: BLE001 - the worker's boundary: every failure becomes a message

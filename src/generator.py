@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -30,13 +30,19 @@ class Generator(Protocol):
     def swap(self, checkpoint: Path) -> None:
         """Load another checkpoint of the same architecture into the running engine."""
 
+    def differing_layers(self, checkpoint: Path) -> list[str]:
+        """List the layers that hold other weights than a checkpoint, to the bit."""
+
     def prompt_logprobs(self, ids: Sequence[list[int]]) -> list[list[float]]:
         """Return the log-probability of each token after the first, in nats."""
 
-    def generate(
+    def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Tokenize texts as the engine tokenizes prompts."""
+
+    def stream(
         self, prompts: Sequence[str], sampling: SamplingConfig, seeds: Sequence[int]
-    ) -> list[Completion]:
-        """Complete each prompt once, with its own seed."""
+    ) -> Iterator[tuple[int, Completion]]:
+        """Complete each prompt once, with its own seed; yield (index, completion) as they end."""
 
 
 def sample_seed(run_seed: int, *key: object) -> int:

@@ -38,14 +38,14 @@ from src.artifacts import append_jsonl
 from src.checkpoints import CheckpointStore
 from src.config_loading import ConfigError
 from src.config_schema import Config
-from src.devices import process_count, process_rank
-from src.eval_worker import SwapVerifier
+from src.devices import is_cpu, process_count, process_rank
 from src.evaluation import EvalReport, EvalTask, evaluate
 from src.generator import sample_seed
 from src.metric_log import MetricLog
 from src.policy import load_policy, save_policy
 from src.prompts import PromptTemplate
 from src.scoring import record_validation
+from src.swap_verifier import SwapVerifier
 from src.vllm_engine import CPU_ARGUMENTS, VllmEngine, sample_rollouts, swap_weights
 from src.weight_probe import measure_probe, write_probe
 from utils.drgrpo_grader import format_problem, grade_batch, r1_zero_reward_fn
@@ -138,7 +138,7 @@ def build_trainer(
             rollout_func=functools.partial(sample_with_own_seeds, config=config),
         )
     trainer.remove_callback(PrinterCallback)
-    if config.devices.train == "cpu":
+    if is_cpu(config.devices.train):
         generation = trainer.vllm_generation
 
         def sync_weights() -> None:
@@ -151,7 +151,7 @@ def build_trainer(
 def trl_arguments(config: Config, output_folder: Path) -> GRPOConfig:
     """Map our configuration to TRL's."""
     grpo, sampling = config.grpo, config.sampling
-    on_cpu = config.devices.train == "cpu"
+    on_cpu = is_cpu(config.devices.train)
     return GRPOConfig(
         output_dir=str(output_folder),
         seed=config.run.seed,
@@ -282,11 +282,11 @@ class StageCallback(TrainerCallback):
 
         def write(folder: Path) -> None:
             save_policy(policy, self.trainer.processing_class, folder)
-            write_probe(folder, measure_probe(policy, self.trainer.processing_class))
+            write_probe(folder, measure_probe(policy, self.trainer.processing_class, policy.device))
 
         seen = step * self.config.grpo.completions_per_step
         checkpoint = self.store.save(step, seen, write)
-        record_validation(self.store, self.metrics, checkpoint, report)
+        record_validation(self.store, self.metrics, checkpoint, {"validation": report})
 
     def _log_samples(self, step: int) -> None:
         """Write the first group of the step: prompt, completions, rewards, advantages."""
@@ -313,14 +313,14 @@ def train(trainer: GRPOTrainer, callback: StageCallback, *, resume: bool) -> Non
 
 
 def score_best(
-    trainer: GRPOTrainer, store: CheckpointStore, task: EvalTask, tolerance: float, file: Path
+    trainer: GRPOTrainer, store: CheckpointStore, task: EvalTask, tolerance: float
 ) -> EvalReport:
     """Score the best checkpoint's files on test, by a verified swap into the rollout engine."""
     best = store.best()
     engine = VllmEngine.around(trainer.vllm_generation.llm)
     verifier = SwapVerifier(engine, tolerance, loaded="the last rollout's weights")
     verifier.load(best.folder)
-    return evaluate(engine, task, checkpoint=str(best.folder), completions_file=file)
+    return evaluate(engine, task, checkpoint=str(best.folder))
 
 
 @contextmanager
@@ -331,7 +331,7 @@ def _engine_settings(config: Config) -> Iterator[None]:
         "dtype": config.engine.dtype,
         "enforce_eager": config.engine.enforce_eager,
     }
-    if config.devices.train == "cpu":
+    if is_cpu(config.devices.train):
         arguments |= CPU_ARGUMENTS
     trl_vllm.LLM = functools.partial(original, **arguments)
     try:

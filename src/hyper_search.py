@@ -1,119 +1,130 @@
-"""Hyperparameter search with Optuna over step 2's own trainer: TPE proposes, ASHA prunes.
+"""Train and score the trials of a hyperparameter search with step 2's own trainer.
 
-The only module that imports optuna. Every rung compares trials after the same number of examples,
-whatever their batch size.
+The policy is loaded once; its initial weights wait in memory and are restored before each trial.
+A trial trains on while a checkpoint of it is scored, and ends as soon as a score says so. Scores
+are compared after the same number of examples, whatever the batch size.
 """
 
 from __future__ import annotations
 
-import logging
-import math
+import gc
+import resource
 import shutil
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import optuna
 import torch
-from matplotlib.figure import Figure
 from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from src.artifacts import write_text_atomic
 from src.batching import Example
 from src.checkpoints import CheckpointStore
-from src.config_loading import nested_yaml, with_values
-from src.config_schema import Config, FloatRange
-from src.eval_worker import EvalWorker
-from src.metric_log import open_metric_log
+from src.config_loading import with_values
+from src.config_schema import Config
+from src.config_training import FloatRange, SearchConfig
+from src.eval_worker import EvaluationError, EvalWorker
+from src.metric_log import MetricLog, open_metric_log
+from src.optimization import Schedule
 from src.run_directory import Run
-from src.training_worker import EarlyStopping, Schedule, SftTrainer
+from src.search_data import RUNG
+from src.study_folder import trial_folder
+from src.study_queue import StudyQueue, Trial, TrialPruned
+from src.training_worker import SftTrainer
+from src.trial_record import ByExamples, TrialRecord, best_trials
 
-LOGGER = logging.getLogger(__name__)
+TRIAL_FAILURES = (FloatingPointError, torch.OutOfMemoryError, MemoryError, EvaluationError)
 
 
 @dataclass
 class TrialRunner:
-    """Train and score one trial at a time on a policy that is loaded once.
-
-    Its initial weights wait in memory and are restored before each trial.
-    """
+    """Train and score one trial at a time on a policy that is loaded once."""
 
     run: Run
     policy: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     examples: Sequence[Example]
-    validation: Sequence[Example]
     worker: EvalWorker
 
     def __post_init__(self) -> None:
-        self._initial = {
-            name: tensor.detach().to("cpu", copy=True)
-            for name, tensor in self.policy.state_dict().items()
-        }
+        self._initial = _copied_to_host(self.policy)
 
-    def __call__(self, trial: optuna.Trial) -> float:
+    def __call__(self, trial: Trial) -> float:
         """Return the trial's objective: its best score over the rungs.
 
         Raises:
-            optuna.TrialPruned: when ASHA stops it.
+            TrialPruned: when ASHA stops it.
         """
-        values = propose(trial, self.run.config)
+        values = propose(trial, self.run.config.search)
         config = with_values(self.run.config, values)
-        self.policy.load_state_dict(self._initial)
-        folder = self.run.folder / "trials" / f"trial_{trial.number:03d}"
-        store = CheckpointStore(folder, keep=1, resumable=False)
+        folder = trial_folder(self.run.folder, trial.number)
         with open_metric_log(
             self.run,
             name=f"trial-{trial.number:03d}",
             step_name="examples",
             settings=values,
             extra={"trial": trial.number},
+            folder=folder,
         ) as metrics:
-            trainer = SftTrainer(
-                self.policy, self.tokenizer, config.train, store, metrics, config.run.seed
-            )
+            self._restore()
+            memory = _memory(self.policy.device)
+            metrics.log(memory, step=0)
+            trial.set_user_attr("memory_gib", memory["search/memory_gib"])
+            trainer = self._trainer(config, folder, metrics)
+            record = TrialRecord(trial, trainer, config, metrics)
             try:
-                score = self._train(trial, trainer, config, metrics_log=metrics)
-                metrics.summarise(objective=score, state="complete")
-                return score
-            except optuna.TrialPruned:
-                metrics.summarise(state="pruned")
+                self._train(record, trainer, config)
+            except TrialPruned:
+                record.close("pruned")
+                raise
+            except TRIAL_FAILURES:
+                record.close("failed")
                 raise
             finally:
-                shutil.rmtree(folder, ignore_errors=True)
+                self.worker.discard()
+            return record.close("complete")
 
-    def _train(
-        self, trial: optuna.Trial, trainer: SftTrainer, config: Config, metrics_log: Any
-    ) -> float:
-        search, best = config.search, -math.inf
-        stopping = EarlyStopping(config.train.patience, config.train.min_delta)
-        schedule = Schedule.by_examples(config.train, search.rung_examples)
-        for checkpoint in trainer.train(self.examples, schedule):
-            if search.objective == "eval_loss":
-                score = -trainer.validation_nll(self.validation)
-                logged = {"validation/nll": -score}
-            else:
-                report = self.worker.evaluate(checkpoint, "validation")
-                score, logged = report.accuracy, report.metrics("validation")
-            metrics_log.log(logged | {"trial/value": abs(score)}, step=checkpoint.examples_seen)
-            best = max(best, score)
-            trial.report(score, step=checkpoint.examples_seen)
-            LOGGER.info(
-                "trial %d: %.4f after %d examples", trial.number, score, checkpoint.examples_seen
-            )
-            if trial.should_prune():
-                raise optuna.TrialPruned
-            if stopping.should_stop(score):
-                break
-        return best
+    def _trainer(self, config: Config, folder: Path, metrics: MetricLog) -> SftTrainer:
+        return SftTrainer(
+            self.policy,
+            self.tokenizer,
+            config.train,
+            CheckpointStore(folder, keep=1),
+            ByExamples(metrics, config.train.batch_size),
+            config.run.seed,
+            overlap=config.search.overlap and not self.worker.in_turn,
+            resumable=False,
+        )
+
+    def _train(self, record: TrialRecord, trainer: SftTrainer, config: Config) -> None:
+        schedule = Schedule.by_examples(config.train, config.search.rung_examples)
+        # Closed before a pruned trial's folder is cleared: a checkpoint may still be in writing.
+        steps = trainer.train(self.examples, schedule)
+        with closing(steps):  # type: ignore[type-var]
+            for checkpoint in steps:
+                if checkpoint is not None:
+                    self.worker.submit(checkpoint, RUNG)
+                mail = self.worker.finished() if config.search.overlap else self.worker.drain()
+                if any(record.take(scored, reports[RUNG]) for scored, reports in mail):
+                    break
+        for scored, reports in self.worker.drain():
+            record.take(scored, reports[RUNG])
+
+    def _restore(self) -> None:
+        """Put the initial weights back and let go of what the trial before left in memory."""
+        self.policy.zero_grad(set_to_none=True)
+        self.policy.load_state_dict(self._initial)
+        gc.collect()
+        if self.policy.device.type == "cuda":
+            torch.cuda.empty_cache()
 
 
-def propose(trial: optuna.Trial, config: Config) -> dict[str, Any]:
+def propose(trial: Trial, search: SearchConfig) -> dict[str, Any]:
     """Draw one value for each dotted path of the search space."""
     values: dict[str, Any] = {}
-    for path, space in config.search.space.items():
+    for path, space in search.space.items():
         if isinstance(space, FloatRange):
             values[path] = trial.suggest_float(path, space.low, space.high, log=space.log)
         else:
@@ -121,93 +132,30 @@ def propose(trial: optuna.Trial, config: Config) -> dict[str, Any]:
     return values
 
 
-def open_study(run: Run) -> optuna.Study:
-    """Open the study on disk, or begin it; an interrupted study goes on where it was."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    search, seed = run.config.search, run.config.run.seed
-    journal = optuna.storages.journal.JournalFileBackend(str(run.folder / "study.journal"))
-    study = optuna.create_study(
-        study_name=run.config.run.name,
-        storage=optuna.storages.JournalStorage(journal),
-        load_if_exists=True,
-        direction="maximize",
-        # Its own stream for each continuation, so that a resumed study does not repeat proposals.
-        sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=search.startup_trials),
-        pruner=optuna.pruners.SuccessiveHalvingPruner(
-            min_resource=search.rung_examples[0], reduction_factor=search.reduction_factor
-        ),
-    )
-    finished = len([trial for trial in study.trials if trial.state.is_finished()])
-    if finished:
-        study.sampler.reseed_rng()
-        LOGGER.info("study: going on after %d finished trials", finished)
-    return study
+def keep_best(queue: StudyQueue, count: int) -> None:
+    """Delete the checkpoints of all finished trials but the best `count`."""
+    kept = {trial.number for trial in best_trials(queue, count)}
+    for trial in queue.trials("COMPLETE", "PRUNED", "FAIL"):
+        if trial.number not in kept:
+            for folder in trial_folder(queue.folder, trial.number).glob("*step_*"):
+                # Another process may be deleting it too.
+                shutil.rmtree(folder, ignore_errors=True)
 
 
-def run_study(study: optuna.Study, runner: TrialRunner) -> None:
-    """Run the trials that are still missing; a trial that fails is recorded and does not end it."""
-    finished = len([trial for trial in study.trials if trial.state.is_finished()])
-    study.optimize(
-        runner,
-        n_trials=max(0, runner.run.config.search.trials - finished),
-        catch=(FloatingPointError, torch.OutOfMemoryError),
-    )
+def _copied_to_host(policy: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """Copy the weights, tied ones once."""
+    copies: dict[int, torch.Tensor] = {}
+    state = policy.state_dict()
+    for tensor in state.values():
+        if tensor.data_ptr() not in copies:
+            copies[tensor.data_ptr()] = tensor.detach().to("cpu", copy=True)
+    return {name: copies[tensor.data_ptr()] for name, tensor in state.items()}
 
 
-def describe_study(study: optuna.Study, run: Run) -> dict[str, Any]:
-    """Write `best.yaml`, `trials.csv` and plots; return the figures for the report.
-
-    Raises:
-        RuntimeError: when no trial was completed.
-    """
-    states = [trial.state for trial in study.trials]
-    if optuna.trial.TrialState.COMPLETE not in states:
-        raise RuntimeError(
-            f"{run.folder}: no trial was completed, so there is no best; see metrics.jsonl for the "
-            "losses and run more trials with --resume --set search.trials=N"
-        )
-    best = study.best_trial
-    write_text_atomic(run.folder / "best.yaml", nested_yaml(best.params))
-    frame = study.trials_dataframe(attrs=("number", "value", "state", "params", "duration"))
-    write_text_atomic(run.folder / "trials.csv", frame.to_csv(index=False))
-    plot_study(study, run.folder)
-    return {
-        "trials": len(states),
-        "pruned": states.count(optuna.trial.TrialState.PRUNED),
-        "failed": states.count(optuna.trial.TrialState.FAIL),
-        "best": {
-            "number": best.number,
-            "value": abs(best.value or 0.0),
-            "params": best.params,
-            "objective": run.config.search.objective,
-        },
-    }
-
-
-def plot_study(study: optuna.Study, folder: Path) -> None:
-    """Draw history, intermediate values and importances as PNG files."""
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
-    history, rungs, importance = figure.subplots(1, 3)
-    for trial in study.trials:
-        color = {"COMPLETE": "tab:blue", "PRUNED": "tab:orange"}.get(trial.state.name, "tab:red")
-        steps = sorted(trial.intermediate_values)
-        values = [abs(trial.intermediate_values[step]) for step in steps]
-        rungs.plot(steps, values, marker="o", color=color, alpha=0.7)
-        if values:
-            history.scatter(trial.number, values[-1], color=color)
-    objective = "validation score"
-    history.set(title="trials (blue complete, orange pruned)", xlabel="trial", ylabel=objective)
-    rungs.set(title="rungs", xlabel="examples seen", ylabel=objective)
-    shares = _importances(study)
-    importance.barh(list(shares), list(shares.values()))
-    importance.set(title="hyperparameter importance", xlabel="share (fANOVA-style)")
-    figure.savefig(folder / "study.png", dpi=120)
-
-
-def _importances(study: optuna.Study) -> dict[str, float]:
-    """Return each parameter's share; empty with too few completed trials to tell."""
-    complete = [t for t in study.trials if t.state == optuna.trial.TrialState.COMPLETE]
-    if len(complete) < 3 or len({trial.value for trial in complete}) < 2:
-        return {}
-    evaluator = optuna.importance.PedAnovaImportanceEvaluator()
-    return optuna.importance.get_param_importances(study, evaluator=evaluator)
+def _memory(device: torch.device) -> dict[str, float]:
+    """Return what this process holds now, which a leak makes grow from trial to trial."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    values = {"search/memory_gib": pages * resource.getpagesize() / 2**30}
+    if device.type == "cuda":
+        values["search/device_memory_gib"] = torch.cuda.memory_allocated(device) / 2**30
+    return values

@@ -1,44 +1,47 @@
-"""Log-probabilities and losses over target tokens only.
+"""Losses over target tokens only.
 
-Shapes: B sequences, T tokens, V vocabulary, N target tokens.
+Shapes: T tokens of a packed row, V vocabulary, N target tokens.
 """
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from transformers import PreTrainedModel
 
-from src.batching import MicroBatch
+from src.attention import packing_arguments
+from src.batching import PackedBatch
 
 
-def target_logits(model: PreTrainedModel, batch: MicroBatch) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return float32 logits (N, V) and ids (N,) of the target tokens.
+def target_logits(model: torch.nn.Module, implementation: str, batch: PackedBatch) -> torch.Tensor:
+    """Return float32 logits (N, V) of the target tokens.
 
     The output layer runs on the positions that predict a target alone: with a large vocabulary,
-    logits of prompt and padding are most of a step's memory.
+    logits of prompts are most of a step's memory.
+
+    Args:
+        implementation: the attention the model was loaded with.
     """
-    hidden = model.get_decoder()(
-        input_ids=batch.ids, attention_mask=batch.attention, use_cache=False
-    ).last_hidden_state  # (B, T, H)
-    predicts = batch.targets[:, 1:]  # position t predicts token t + 1
-    logits = model.get_output_embeddings()(hidden[:, :-1][predicts])  # (N, V)
-    return logits.float(), batch.ids[:, 1:][predicts]
+    output = model(
+        input_ids=batch.ids,
+        position_ids=batch.positions,
+        use_cache=False,
+        logits_to_keep=batch.predicts,
+        **packing_arguments(implementation, batch),
+    )
+    return output.logits[0].float()
 
 
-def summed_nll(model: PreTrainedModel, batch: MicroBatch) -> torch.Tensor:
+def summed_nll(model: torch.nn.Module, implementation: str, batch: PackedBatch) -> torch.Tensor:
     """Return the summed negative log-likelihood of the target tokens, in nats.
 
     The caller divides by the whole step's target count, so that the gradient does not depend on
     how the step was cut into micro-batches.
     """
-    logits, ids = target_logits(model, batch)
-    return F.cross_entropy(logits, ids, reduction="sum")
+    logits = target_logits(model, implementation, batch)
+    return F.cross_entropy(logits, batch.targets, reduction="sum")
 
 
-def token_logprobs(model: PreTrainedModel, ids: list[int]) -> list[float]:
-    """Return the log-probability of each token of one text after the first, in nats."""
-    tokens = torch.tensor([ids], device=model.device)  # (1, T)
-    logits = model(input_ids=tokens, use_cache=False).logits.float()  # (1, T, V)
-    chosen = logits[0, :-1].log_softmax(-1).gather(1, tokens[0, 1:, None])  # (T - 1, 1)
-    return chosen[:, 0].tolist()
+def summed_entropy(logits: torch.Tensor) -> torch.Tensor:
+    """Return the summed entropy of the next-token distributions of logits (N, V), in nats."""
+    logprobs = logits.log_softmax(-1)
+    return -(logprobs.exp() * logprobs).sum()

@@ -7,6 +7,8 @@ that finished late drops nothing.
 
 from __future__ import annotations
 
+import csv
+import io
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -16,7 +18,7 @@ from typing import Any, Protocol
 
 import wandb
 
-from src.artifacts import append_jsonl
+from src.artifacts import append_jsonl, read_jsonl, write_jsonl_atomic, write_text_atomic
 from src.config_schema import Config
 from src.devices import is_main_process, wandb_mode
 from src.run_directory import Run
@@ -33,14 +35,21 @@ class MetricSink(Protocol):
     def samples(self, rows: Sequence[Mapping[str, Any]], step: int) -> None:
         """Record completions to read."""
 
+    def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Record a table of the whole run: at least one row, all with the same columns."""
+
+    def rewind(self, step: int) -> None:
+        """Forget what an interrupted run logged after `step`; it is about to come again."""
+
     def close(self, summary: Mapping[str, Any]) -> None:
         """Record the final figures and let go of the destination."""
 
 
 class JsonlSink:
-    """Append one object a line to `metrics.jsonl` and `samples.jsonl`."""
+    """Append one object a line to `metrics.jsonl` and `samples.jsonl`; tables become CSV files."""
 
     def __init__(self, folder: Path, extra: Mapping[str, Any]) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._extra = dict(extra)
 
@@ -54,6 +63,23 @@ class JsonlSink:
         append_jsonl(
             self._folder / "samples.jsonl", [{"step": step, **self._extra, **row} for row in rows]
         )
+
+    def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Replace `<name>.csv`."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text_atomic(self._folder / f"{name}.csv", text.getvalue())
+
+    def rewind(self, step: int) -> None:
+        """Take later lines out of `metrics.jsonl`."""
+        file = self._folder / "metrics.jsonl"
+        if not file.is_file():
+            return
+        own = self._extra.items()
+        kept = [row for row in read_jsonl(file) if row["step"] <= step or not own <= row.items()]
+        write_jsonl_atomic(file, kept)
 
     def close(self, summary: Mapping[str, Any]) -> None:
         """Nothing to do: every line is on disk already."""
@@ -85,11 +111,15 @@ class WandbSink:
 
     def samples(self, rows: Sequence[Mapping[str, Any]], step: int) -> None:
         """Send a table of completions."""
-        if not rows:
-            return
-        columns = list(rows[0])
-        table = wandb.Table(columns=columns, data=[[row.get(c) for c in columns] for row in rows])
-        self._run.log({self._step_name: step, "samples": table})
+        if rows:
+            self._run.log({self._step_name: step, "samples": _wandb_table(rows)})
+
+    def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Send the table."""
+        self._run.log({name: _wandb_table(rows)})
+
+    def rewind(self, step: int) -> None:
+        """Nothing to do: each start is a run of its own in W&B."""
 
     def close(self, summary: Mapping[str, Any]) -> None:
         """Write the summary and finish the run."""
@@ -113,6 +143,16 @@ class MetricLog:
         """Record completions to read."""
         for sink in self._sinks:
             sink.samples(rows, step)
+
+    def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Record a table of the whole run."""
+        for sink in self._sinks:
+            sink.table(name, rows)
+
+    def rewind(self, step: int) -> None:
+        """Forget what an interrupted run logged after `step`."""
+        for sink in self._sinks:
+            sink.rewind(step)
 
     def summarise(self, **values: Any) -> None:
         """Set the figures shown as the run's summary."""
@@ -138,6 +178,7 @@ def open_metric_log(
     step_name: str = "step",
     settings: Mapping[str, Any] | None = None,
     extra: Mapping[str, Any] | None = None,
+    folder: Path | None = None,
 ) -> MetricLog:
     """Open the JSONL log and, unless disabled, the W&B run.
 
@@ -146,12 +187,18 @@ def open_metric_log(
         step_name: the step axis, such as `step` or `examples`.
         settings: shown beside the configuration in W&B.
         extra: columns added to every JSONL line, such as the trial number.
+        folder: of the JSONL files; the run's by default.
     """
     if not is_main_process():
         return MetricLog([])
     config: Config = run.config
-    sinks: list[MetricSink] = [JsonlSink(run.folder, extra or {})]
+    sinks: list[MetricSink] = [JsonlSink(folder or run.folder, extra or {})]
     if wandb_mode(config.wandb.mode) != "disabled":
         title = f"{config.run.name}-{name or run.stage}"
         sinks.append(WandbSink(run, title, step_name, settings or {}))
     return MetricLog(sinks)
+
+
+def _wandb_table(rows: Sequence[Mapping[str, Any]]) -> wandb.Table:
+    columns = list(rows[0])
+    return wandb.Table(columns=columns, data=[[row.get(c) for c in columns] for row in rows])

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from src.config_loading import ROOT
 from src.config_schema import Config
-from src.devices import available_cores, device_index, gpu_count, process_count
+from src.devices import device_index, gpu_count, process_count, thread_count
 from src.prompts import load_prompt
 
 _GIB = 1024**3
@@ -82,7 +82,7 @@ def _devices(config: Config) -> Iterator[str]:
         device = getattr(config.devices, role)
         index = device_index(device, f"devices.{role}")
         if index is None:
-            state = f"{config.devices.threads or len(available_cores())} threads"
+            state = f"{thread_count(config, device)} threads"
         else:
             state = "present" if index < gpu_count() else "NOT PRESENT on this machine"
         yield f"{role + ' device':<13} {device} ({state})"

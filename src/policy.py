@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from src.checkpoints import DamagedCheckpointError, verify_checkpoint
 from src.config_loading import ROOT, ConfigError
 from src.config_schema import Config
+from src.devices import training_device
 
 LOGGER = logging.getLogger(__name__)
 
@@ -38,11 +41,15 @@ def resolve_model(path: str) -> str:
 
 
 def check_checkpoint(folder: Path) -> None:
-    """Check that a model folder is whole, without loading it.
+    """Check that a model folder is whole, by its recorded hashes where it has them.
 
     Raises:
         ConfigError: naming the missing or damaged file.
     """
+    try:
+        verify_checkpoint(folder)
+    except DamagedCheckpointError as error:
+        raise ConfigError(str(error)) from None
     for name in ("config.json", "tokenizer_config.json"):
         if not (folder / name).is_file():
             raise ConfigError(f"{folder}: {name} is missing; this is not a complete checkpoint")
@@ -76,32 +83,50 @@ def load_tokenizer(path: str, config: Config) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_policy(path: str, config: Config) -> PreTrainedModel:
-    """Load a causal language model with float32 weights on the training device."""
+def torch_device(config: Config) -> torch.device:
+    """Return this process's training device."""
+    return torch.device(training_device(config))
+
+
+def load_policy(path: str, config: Config, attention: str = "sdpa") -> PreTrainedModel:
+    """Load a causal language model with float32 weights on the training device.
+
+    Args:
+        attention: implementation by transformers' name, or `packed_sdpa`.
+    """
     model = AutoModelForCausalLM.from_pretrained(
         path,
         dtype=torch.float32,
-        attn_implementation="sdpa",
+        attn_implementation=attention,
         trust_remote_code=config.model.trust_remote_code,
     )
     model.config.use_cache = False
-    return model.to(torch.device(config.devices.train))
+    return model.to(torch_device(config))
 
 
-def save_policy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Save bfloat16 weights and the tokenizer, loadable by `from_pretrained` and `vllm serve`."""
-    weights = {
-        name: tensor.detach().to("cpu", torch.bfloat16) for name, tensor in _unique(model).items()
-    }
-    model.save_pretrained(folder, state_dict=weights)
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    config["dtype"] = "bfloat16"
-    config["use_cache"] = True
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    tokenizer.save_pretrained(folder)
+def save_policy(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    weights: Mapping[str, torch.Tensor] | None = None,
+) -> None:
+    """Save bfloat16 weights and the tokenizer, loadable by `from_pretrained` and `vllm serve`.
 
-
-def _unique(model: PreTrainedModel) -> dict[str, Any]:
-    """Return the state without the second name of tied weights."""
+    Args:
+        weights: written in place of the model's own, which may be training on meanwhile.
+    """
     tied = set(getattr(model, "all_tied_weights_keys", None) or {})
-    return {name: tensor for name, tensor in model.state_dict().items() if name not in tied}
+    saved = {
+        name: tensor.detach().to("cpu", torch.bfloat16).contiguous()
+        for name, tensor in (weights or model.state_dict()).items()
+        if name not in tied  # the second name of tied weights
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(saved, folder / "model.safetensors", metadata={"format": "pt"})
+    config = model.config.to_dict() | {"dtype": "bfloat16", "use_cache": True}
+    config["architectures"] = [type(model).__name__]
+    text = json.dumps(config, indent=2, sort_keys=True) + "\n"
+    (folder / "config.json").write_text(text, encoding="utf-8")
+    if model.generation_config is not None:
+        model.generation_config.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

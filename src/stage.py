@@ -12,13 +12,12 @@ from src.config_loading import ConfigError, dump_yaml, load_config
 from src.config_schema import Config
 from src.devices import check_devices, prepare_main_process, process_rank
 from src.plan import describe_plan
-from src.run_directory import ChecksPassed, Run, pipeline_folder
+from src.run_directory import SEARCH_STAGE, ChecksPassed, Run, pipeline_folder
 from utils.dataset_loader import DataError
 from utils.drgrpo_grader import set_children
 
 LOGGER = logging.getLogger(__name__)
 USER_ERROR = 2
-SEARCH_STAGE = "step1_sft_hyper"
 
 
 def run_stage(
@@ -49,7 +48,7 @@ def run_stage(
             return
         check_devices(config)
         run = Run(stage, config, given.resume, given.check)
-        if given.resume and run.already_finished():
+        if (given.resume or run.shared) and run.already_finished():
             LOGGER.info("%s: already finished in %s; nothing to do", stage, run.folder)
             return
         prepare_main_process(config)

@@ -17,10 +17,12 @@ from safetensors import safe_open
 from vllm import LLM, RequestOutput, SamplingParams
 from vllm.inputs import TokensPrompt
 from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
+from vllm.sampling_params import RequestOutputKind
 
 from src.config_schema import Config, SamplingConfig
 from src.devices import device_index
 from src.generator import Completion
+from src.layer_check import differing_layers
 
 LOGGER = logging.getLogger(__name__)
 
@@ -59,30 +61,44 @@ class VllmEngine:
         """Load another checkpoint of the same architecture into the running engine."""
         swap_weights(self._llm, checkpoint)
 
+    def differing_layers(self, checkpoint: Path) -> list[str]:
+        """List the layers that hold other weights than a checkpoint, to the bit."""
+        return differing_layers(_model_runner(self._llm).get_model(), checkpoint)
+
     def prompt_logprobs(self, ids: Sequence[list[int]]) -> list[list[float]]:
         """Return the log-probability of each token after the first, in nats."""
         return prompt_logprobs(self._llm, ids)
 
-    def generate(
+    def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Tokenize texts as the engine tokenizes prompts."""
+        return self._llm.get_tokenizer()(list(texts), add_special_tokens=False)["input_ids"]
+
+    def stream(
         self, prompts: Sequence[str], sampling: SamplingConfig, seeds: Sequence[int]
-    ) -> list[Completion]:
-        """Complete each prompt once, with its own seed.
+    ) -> Iterator[tuple[int, Completion]]:
+        """Complete each prompt once, with its own seed; yield (index, completion) as they end.
 
         A prompt that fills the engine's context has no room for a completion: it counts as an empty
         one that was cut.
         """
-        ids = self._llm.get_tokenizer()(list(prompts), add_special_tokens=False)["input_ids"]
-        limit = self._llm.model_config.max_model_len
-        fitting = [index for index, row in enumerate(ids) if len(row) < limit]
-        outputs = self._llm.generate(
-            [TokensPrompt(prompt_token_ids=ids[index]) for index in fitting],
-            [sampling_parameters(sampling, seeds[index]) for index in fitting],
-            use_tqdm=False,
-        )
-        completions = [Completion(text="", tokens=0, truncated=True)] * len(ids)
-        for index, output in zip(fitting, outputs, strict=True):
-            completions[index] = _completion(output)
-        return completions
+        engine, limit = self._llm.llm_engine, self._llm.model_config.max_model_len
+        places: dict[str, int] = {}
+        for index, ids in enumerate(self.token_ids(prompts)):
+            if len(ids) >= limit:
+                yield index, Completion(text="", tokens=0, truncated=True)
+                continue
+            parameters = sampling_parameters(
+                sampling, seeds[index], output_kind=RequestOutputKind.FINAL_ONLY
+            )
+            name = f"stream-{index}"
+            places[name] = index
+            engine.add_request(name, TokensPrompt(prompt_token_ids=ids), parameters)
+        try:
+            while engine.has_unfinished_requests():
+                for output in engine.step():
+                    yield places.pop(output.request_id), _completion(output)
+        finally:
+            engine.abort_request(list(places))
 
 
 def engine_arguments(model: str, config: Config) -> dict[str, Any]:
@@ -162,7 +178,7 @@ def swap_weights(llm: LLM, weights: Path | Iterable[tuple[str, torch.Tensor]]) -
     vLLM's own `load_weights` fails on layers its CPU backend has packed; `reload_weights` unpacks
     and packs them again, all but a tied output layer, whose packed copy would silently stay.
     """
-    runner = llm.llm_engine.model_executor.driver_worker.model_runner
+    runner = _model_runner(llm)
     model = runner.get_model()
     named = _read_tensors(weights) if isinstance(weights, Path) else weights
     runner.reload_weights(weights_iterator=_cast(named, runner.model_config.dtype))
@@ -171,6 +187,10 @@ def swap_weights(llm: LLM, weights: Path | Iterable[tuple[str, torch.Tensor]]) -
     if runner.device.type == "cpu":
         dispatch_cpu_unquantized_gemm(model.lm_head, remove_weight=False)
     llm.reset_prefix_cache()
+
+
+def _model_runner(llm: LLM) -> Any:
+    return llm.llm_engine.model_executor.driver_worker.model_runner
 
 
 def _read_tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:

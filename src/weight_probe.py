@@ -8,12 +8,13 @@ engine's own are compared after every swap.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from torch.func import functional_call
-from transformers import PreTrainedModel
+from torch.distributed.fsdp import FSDPModule
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from src.artifacts import read_json, write_json_atomic
@@ -46,24 +47,27 @@ class Probe:
 
 
 @torch.no_grad()
-def measure_probe(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Probe:
-    """Compute the probe with the model's weights rounded to bfloat16, as they are saved.
+def measure_probe(
+    model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, device: torch.device
+) -> Probe:
+    """Compute the probe in float32, with weights rounded to bfloat16, as they are saved.
+
+    The gap to an engine's is then the engine's own rounding. Where the model is sharded every
+    process must call this.
 
     Raises:
         FloatingPointError: when the weights have diverged.
     """
-    weights = {name: tensor.bfloat16() for name, tensor in model.named_parameters()}
     ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in PROBE_TEXTS]
     training = model.training
     model.eval()
     logprobs = []
-    for row in ids:
-        tokens = torch.tensor([row], device=model.device)  # (1, T)
-        logits = functional_call(
-            model, weights, kwargs={"input_ids": tokens, "use_cache": False}
-        ).logits.float()  # (1, T, V)
-        chosen = logits[0, :-1].log_softmax(-1).gather(1, tokens[0, 1:, None])  # (T - 1, 1)
-        logprobs.append(chosen[:, 0].tolist())
+    with _rounded_to_bfloat16(model), torch.autocast(device.type, enabled=False):
+        for row in ids:
+            tokens = torch.tensor([row], device=device)  # (1, T)
+            logits = model(input_ids=tokens, use_cache=False).logits.float()  # (1, T, V)
+            chosen = logits[0, :-1].log_softmax(-1).gather(1, tokens[0, 1:, None])  # (T - 1, 1)
+            logprobs.append(chosen[:, 0].tolist())
     model.train(training)
     if not all(math.isfinite(value) for row in logprobs for value in row):
         raise FloatingPointError(
@@ -75,10 +79,27 @@ def measure_probe(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) ->
 
 def write_probe(folder: Path, probe: Probe) -> None:
     """Store the probe beside a checkpoint."""
-    write_json_atomic(folder / PROBE_FILE, {"ids": probe.ids, "logprobs": probe.logprobs})
+    write_json_atomic(folder / PROBE_FILE, asdict(probe))
 
 
 def read_probe(folder: Path) -> Probe | None:
     """Read a checkpoint's probe; None where it has none (a model from elsewhere)."""
     file = folder / PROBE_FILE
     return Probe(**read_json(file)) if file.is_file() else None
+
+
+@contextmanager
+def _rounded_to_bfloat16(model: torch.nn.Module) -> Iterator[None]:
+    """Round weights in place, shard by shard where they are sharded, and put them back exactly."""
+    exact = [parameter.detach().clone() for parameter in model.parameters()]
+    for parameter in model.parameters():
+        parameter.copy_(parameter.bfloat16())
+    try:
+        yield
+    finally:
+        for module in model.modules():
+            # A sharded root stays gathered after a forward pass without a backward one.
+            if isinstance(module, FSDPModule):
+                module.reshard()
+        for parameter, value in zip(model.parameters(), exact, strict=True):
+            parameter.copy_(value)

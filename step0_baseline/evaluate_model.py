@@ -26,7 +26,7 @@ def main(config: Config, run: Run) -> None:
     from src.scoring import score_on_test, test_task
 
     problems = load_problems(config)
-    task = test_task(config, problems, load_prompt(config.data.prompt))
+    task = test_task(run, problems, load_prompt(config.data.prompt))
     model = resolve_model(config.model.path)
     run.begin(data=problems.file_hashes, model=model)
     run.finish(**score_on_test(run, model, task))

@@ -27,7 +27,7 @@ def main(config: Config, run: Run) -> None:
     prompt = load_prompt(config.data.prompt)
     model = resolve_model(config.model.path)
     run.begin(data=problems.file_hashes, model=model)
-    run.finish(**score_on_test(run, model, test_task(config, problems, prompt)))
+    run.finish(**score_on_test(run, model, test_task(run, problems, prompt)))
 
 
 if __name__ == "__main__":

@@ -2,9 +2,14 @@
 
     cd step1_sft_hyper && python step1_sft_hyper.py
     python step1_sft_hyper/step1_sft_hyper.py --config config/tiny/sft_hyper_config.yaml
+    python step1_sft_hyper/step1_sft_hyper.py --set search.shared=true
+
+The last one may be started any number of times, on any number of machines that share the results
+folder: together they run the study's trials, each once.
 
 Writes to results/<run>/step1_sft_hyper/: best.yaml (an overlay that step 2 takes), trials.csv,
-study.png, study.journal (--resume goes on with an interrupted study), outcome.json.
+rescored.csv, study.png, trials/trial_NNN/metrics.jsonl, study.journal (--resume goes on with an
+interrupted study), outcome.json.
 """
 
 from __future__ import annotations
@@ -18,30 +23,38 @@ DEFAULT_CONFIG = "config/sft_hyper_config.yaml"
 
 def main(config: Config, run: Run) -> None:
     """Run the study on validation problems; the test split stays closed."""
-    from src.batching import build_sft_examples
+    from src.attention import choose_attention
     from src.eval_worker import EvalWorker
-    from src.hyper_search import TrialRunner, describe_study, open_study, run_study
+    from src.hyper_search import TRIAL_FAILURES, TrialRunner, keep_best
     from src.policy import load_policy, load_tokenizer, resolve_model
     from src.problems import load_problems
     from src.prompts import load_prompt
-    from src.scoring import validation_task
+    from src.search_data import drawn_rows, search_tasks
+    from src.sft_examples import build_examples, log_left_out
+    from src.sft_rows import training_file_hashes, training_rows
+    from src.study_queue import open_study
+    from src.study_report import close_study, closing_turn
 
     problems = load_problems(config)
     prompt = load_prompt(config.data.prompt)
     model = resolve_model(config.model.path)
-    run.begin(data=problems.file_hashes, model=model)
-    rows = config.search.validation_rows
-    tasks = {"validation": validation_task(config, problems, prompt, rows)}
-    with EvalWorker(config, model, tasks) as worker:
-        tokenizer = load_tokenizer(model, config)
-        limit = config.train.max_tokens
-        built = build_sft_examples(problems.train, prompt, tokenizer, limit)
-        held_out = build_sft_examples(problems.validation[:rows], prompt, tokenizer, limit)
-        policy = load_policy(model, config)
-        runner = TrialRunner(run, policy, tokenizer, built.examples, held_out.examples, worker)
-        study = open_study(run)
-        run_study(study, runner)
-    run.finish(checkpoint=None, **describe_study(study, run))
+    tokenizer = load_tokenizer(model, config)
+    rows = training_rows(config, problems, prompt)
+    run.begin(data=problems.file_hashes | training_file_hashes(config), model=model)
+    queue = open_study(run.folder, config, TRIAL_FAILURES)
+    with EvalWorker(config, model, search_tasks(config, problems, prompt, tokenizer)) as worker:
+        if config.sft.source == "rejection_sampling":
+            rows = drawn_rows(run, problems, prompt, worker)
+        built = build_examples(rows, tokenizer, config.train.max_tokens, config.sft.keep)
+        examples = log_left_out(built).examples
+        policy = load_policy(model, config, choose_attention(config))
+        runner = TrialRunner(run, policy, tokenizer, examples, worker)
+        queue.work(runner, after_trial=lambda: keep_best(queue, config.search.rescore_top))
+        with closing_turn(run) as mine:
+            if mine:
+                outcome = close_study(run, queue, worker)
+                run.finish(checkpoint=None, training_data=built.outcome(), **outcome)
+                keep_best(queue, 0)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
-"""Step 2: supervised fine-tuning on worked solutions, scored by a persistent vLLM worker.
+"""Step 2: supervised fine-tuning on worked solutions or the model's own correct completions.
 
     cd step2_sft && python step2_sft.py
     python step2_sft/step2_sft.py --config config/tiny/sft_config.yaml
+    accelerate launch --num_processes 2 step2_sft/step2_sft.py
+    python step2_sft/step2_sft.py --set sft.source=rejection_sampling --set sft.rounds=2
 
 Takes results/<run>/step1_sft_hyper/best.yaml where step 1 has run. Writes to
-results/<run>/step2_sft/: checkpoints/, metrics.jsonl, completions.jsonl, summary.json, and
-outcome.json, which names the checkpoint that step 3 starts from.
+results/<run>/step2_sft/: checkpoints/, metrics.jsonl, completions.jsonl, summary.json,
+traces_<round>.jsonl (rejection sampling), and outcome.json, which names the checkpoint that step 3
+starts from.
 """
 
 from __future__ import annotations
@@ -19,47 +22,32 @@ DEFAULT_CONFIG = "config/sft_config.yaml"
 
 def main(config: Config, run: Run) -> None:
     """Train, choose the best checkpoint on validation, report it once on test."""
-    from src.batching import build_sft_examples, log_left_out
-    from src.checkpoints import CheckpointStore
+    from src.devices import is_main_process
     from src.eval_worker import EvalWorker
-    from src.metric_log import open_metric_log
-    from src.policy import load_policy, load_tokenizer, resolve_model
+    from src.fine_tuning import FineTuning, fine_tuning_tasks
+    from src.policy import load_tokenizer, resolve_model
     from src.problems import load_problems
     from src.prompts import load_prompt
-    from src.scoring import record_validation, score_on_test, test_task, validation_task
-    from src.training_worker import EarlyStopping, Schedule, SftTrainer
+    from src.scoring import score_on_test, test_task
+    from src.sft_rows import training_file_hashes, training_rows
 
     problems = load_problems(config)
     prompt = load_prompt(config.data.prompt)
     model = resolve_model(config.model.path)
-    run.begin(data=problems.file_hashes, model=model)
-    test = test_task(config, problems, prompt)
-    task = validation_task(config, problems, prompt, config.train.validation_rows)
-    store = CheckpointStore(run.folder / "checkpoints", config.train.keep)
-    with (
-        open_metric_log(run) as metrics,
-        EvalWorker(config, model, {"validation": task}) as worker,
-    ):
-        tokenizer = load_tokenizer(model, config)
-        limit = config.train.max_tokens
-        built = log_left_out(build_sft_examples(problems.train, prompt, tokenizer, limit))
-        held_out = build_sft_examples(task.problems, prompt, tokenizer, limit).examples
-        policy = load_policy(model, config)
-        trainer = SftTrainer(policy, tokenizer, config.train, store, metrics, config.run.seed)
-        stopping = EarlyStopping(config.train.patience, config.train.min_delta)
-        schedule = Schedule.by_steps(config.train, len(built.examples))
-        for checkpoint in store.unscored():
-            worker.submit(checkpoint, "validation")
-        for checkpoint in trainer.train(built.examples, schedule, resume=run.resume):
-            metrics.log({"validation/nll": trainer.validation_nll(held_out)}, checkpoint.step)
-            worker.submit(checkpoint, "validation")
-            scores = [record_validation(store, metrics, *item) for item in worker.finished()]
-            if any(stopping.should_stop(score) for score in scores):
-                break
-        for item in worker.drain():
-            record_validation(store, metrics, *item)
+    tokenizer = load_tokenizer(model, config)
+    rows = training_rows(config, problems, prompt)
+    run.begin(data=problems.file_hashes | training_file_hashes(config), model=model)
+    tasks = fine_tuning_tasks(config, problems, prompt, tokenizer)
+    with EvalWorker(config, model, tasks) as worker:
+        tuning = FineTuning(run, model, tokenizer, worker, tasks)
+        if config.sft.source == "rejection_sampling":
+            store = tuning.by_expert_iteration(problems, prompt)
+        else:
+            store = tuning.on_rows(rows)
+    if is_main_process():
         best = store.best()
-    run.finish(best_step=best.step, **score_on_test(run, str(best.folder), test))
+        outcome = score_on_test(run, str(best.folder), test_task(run, problems, prompt))
+        run.finish(best_step=best.step, training_data=tuning.training_data, **outcome)
 
 
 if __name__ == "__main__":

@@ -35,17 +35,16 @@ def main(config: Config, run: Run) -> None:
     room = config.engine.max_model_tokens - config.sampling.max_completion_tokens
     dataset = grpo_dataset(problems.train, prompt, tokenizer, room)
     run.begin(data=problems.file_hashes, model=model)
-    test = test_task(config, problems, prompt)
+    test = test_task(run, problems, prompt)
     task = validation_task(config, problems, prompt, config.grpo.validation_rows)
-    store = CheckpointStore(run.folder / "checkpoints", keep=1, resumable=False)
+    store = CheckpointStore(run.folder / "checkpoints", keep=1)
     trainer = build_trainer(model, tokenizer, dataset, config, run.folder / "trl")
     with open_metric_log(run) as metrics:
         samples = run.folder / "groups.jsonl"
         callback = StageCallback(config, trainer, metrics, store, task, samples)
         train(trainer, callback, resume=run.resume)
     if is_main_process():
-        file = run.folder / "completions.jsonl"
-        report = score_best(trainer, store, test, config.engine.swap_tolerance, file)
+        report = score_best(trainer, store, test, config.engine.swap_tolerance)
         best_step = store.best().step
         run.finish(best_step=best_step, **write_test_outcome(run, report, test))
 

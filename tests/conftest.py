@@ -98,5 +98,7 @@ class Pipeline:
         return json.loads((self.folder / stage / "outcome.json").read_text())
 
     def metrics(self, stage: str) -> list[dict]:
-        lines = (self.folder / stage / "metrics.jsonl").read_text().splitlines()
-        return [json.loads(line) for line in lines]
+        """Rows of the stage's metrics; those of all trials where it has trials."""
+        folder = self.folder / stage
+        files = sorted(folder.glob("trials/*/metrics.jsonl")) or [folder / "metrics.jsonl"]
+        return [json.loads(line) for file in files for line in file.read_text().splitlines()]

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.drgrpo_grader import extract_boxed
+from utils.hashing import file_sha256
 from utils.problem import Problem, normalised_text
 from utils.problem_generator import generate_problems
 
@@ -58,8 +59,8 @@ class SplitSizes:
 def load_from_files(train_file: Path, test_file: Path, sizes: SplitSizes, seed: int) -> ProblemSet:
     """Load local JSONL, JSONL.gz or Parquet files."""
     missing: list[str] = []
-    train = list(_parse_rows(_read_rows(train_file), train_file, missing))
-    test = list(_parse_rows(_read_rows(test_file), test_file, missing))
+    train = list(_parse_rows(read_rows(train_file), train_file, missing))
+    test = list(_parse_rows(read_rows(test_file), test_file, missing))
     hashes = {file.name: file_sha256(file) for file in (train_file, test_file)}
     return _split(train, test, sizes, seed, missing=missing, hashes=hashes)
 
@@ -102,26 +103,19 @@ def load_synthetic(sizes: SplitSizes, seed: int) -> ProblemSet:
     )
 
 
-def problems_sha256(problems: Sequence[Problem]) -> str:
-    """Fingerprint the texts and answers of problems, in order."""
-    digest = hashlib.sha256()
-    for problem in problems:
-        digest.update(json.dumps([problem.problem, problem.answer]).encode())
-    return digest.hexdigest()
+def read_rows(
+    file: Path, setting: str = "data.train_file and data.test_file"
+) -> Iterator[tuple[int, Any]]:
+    """Yield the line number and content of each row of a JSONL, JSONL.gz or Parquet file.
 
+    Args:
+        setting: configuration key that names the file, for the message.
 
-def file_sha256(file: Path) -> str:
-    """Hash a file in chunks."""
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def _read_rows(file: Path) -> Iterator[tuple[int, Any]]:
+    Raises:
+        DataError: for a missing file or a line that is no JSON.
+    """
     if not file.is_file():
-        raise DataError(f"{file}: no such data file; check data.train_file and data.test_file")
+        raise DataError(f"{file}: no such data file; check {setting}")
     if file.suffix == ".parquet":
         import pyarrow.parquet  # noqa: PLC0415 - only Parquet files need it
 
@@ -136,6 +130,14 @@ def _read_rows(file: Path) -> Iterator[tuple[int, Any]]:
                 yield line_number, json.loads(line)
             except json.JSONDecodeError as error:
                 raise DataError(f"{file}:{line_number}: not valid JSON ({error.msg})") from None
+
+
+def problems_sha256(problems: Sequence[Problem]) -> str:
+    """Fingerprint the texts and answers of problems, in order."""
+    digest = hashlib.sha256()
+    for problem in problems:
+        digest.update(json.dumps([problem.problem, problem.answer]).encode())
+    return digest.hexdigest()
 
 
 def _parse_rows(

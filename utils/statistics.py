@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from statistics import NormalDist
 
 
-def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+def wilson_interval(successes: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
     """Return the score interval of a binomial proportion.
 
     The bounds are the p that solve |p - successes/n| = z sqrt(p (1 - p) / n). They stay inside
@@ -31,6 +32,32 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[f
     lower = 0.0 if successes == 0 else (centre - spread) / scale
     upper = 1.0 if successes == n else (centre + spread) / scale
     return lower, upper
+
+
+def clustered_interval(
+    problem_means: Sequence[float], samples: int, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Return the interval of a mean over problems, each with a mean over its own samples.
+
+    Samples of one problem are alike, so Wilson's interval is taken at the effective sample size:
+    the number of independent trials whose proportion varies as the mean over problems does. Where
+    that is not defined (every or no sample right) each problem counts once.
+
+    Args:
+        samples: of each problem; there are never more independent trials than these.
+
+    Source: Korn and Graubard (1998), "Confidence intervals for proportions with small expected
+    number of positive counts estimated from survey data", Surv. Methodol. 24, 193-201.
+
+    >>> tuple(round(bound, 4) for bound in clustered_interval([0.0, 1.0, 0.5, 0.5], 2))
+    (0.1876, 0.8124)
+    """
+    n = len(problem_means)
+    mean = sum(problem_means) / n
+    variance = sum((value - mean) ** 2 for value in problem_means) / max(n - 1, 1) / n
+    effective = mean * (1 - mean) / variance if variance > 0 else float(n)
+    effective = min(effective, float(n * samples))
+    return wilson_interval(mean * effective, effective, confidence)
 
 
 def newcombe_difference_interval(
@@ -78,7 +105,7 @@ def pass_at_k(n: int, correct: int, k: int) -> float:
     return (subsets - math.comb(n - correct, k)) / subsets
 
 
-def _check_counts(successes: int, n: int) -> None:
+def _check_counts(successes: float, n: float) -> None:
     """Refuse counts that no experiment gives."""
     if n <= 0:
         raise ValueError(

@@ -49,7 +49,7 @@ def swapped_logprobs(
 def verified_loads(first: Path, second: Path, plant: str) -> list[str]:
     """Load two checkpoints through the verifier with one failure planted; return what it said."""
     from src import vllm_engine
-    from src.eval_worker import StaleWeightsError, SwapVerifier
+    from src.swap_verifier import StaleWeightsError, SwapVerifier
 
     if plant == "output layer stays":
         vllm_engine.dispatch_cpu_unquantized_gemm = lambda *_, **__: None

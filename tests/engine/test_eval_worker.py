@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
+from dataclasses import replace
 
 import pytest
+import torch
 
-from src.checkpoints import Checkpoint
+from src.batching import pack
+from src.checkpoints import Checkpoint, CheckpointStore
 from src.eval_worker import EvaluationError, EvalWorker
 from src.evaluation import EvalTask
+from src.losses import summed_nll
 from src.policy import load_policy, load_tokenizer, save_policy
 from src.prompts import load_prompt
+from src.sft_examples import build_examples
+from src.sft_rows import rows_from_problems
 from src.weight_probe import measure_probe, write_probe
 from tests.conftest import TINY_BASE
 from tests.engine.engine_process import tiny_config
@@ -23,24 +30,43 @@ pytestmark = pytest.mark.engine
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A checkpoint with a probe, as the trainer writes it."""
+    """A checkpoint with a probe and hashes, as the trainer writes it."""
     config = tiny_config()
-    folder = tmp_path_factory.mktemp("trained")
     model, tokenizer = load_policy(str(TINY_BASE), config), load_tokenizer(str(TINY_BASE), config)
-    save_policy(model, tokenizer, folder)
-    write_probe(folder, measure_probe(model, tokenizer))
-    return Checkpoint(folder, 1, 8)
+
+    def write(folder):
+        save_policy(model, tokenizer, folder)
+        write_probe(folder, measure_probe(model, tokenizer, model.device))
+
+    return CheckpointStore(tmp_path_factory.mktemp("trained"), keep=1).save(1, 8, write)
+
+
+@pytest.fixture(scope="module")
+def tasks():
+    config = tiny_config()
+    prompt = load_prompt("prompts/rl_zero.prompt")
+    tokenizer = load_tokenizer(str(TINY_BASE), config)
+    problems = generate_problems(16, "validation", 1)
+    targets = build_examples(rows_from_problems(problems, prompt), tokenizer, 512, "all").examples
+    greedy = config.sampling.model_copy(update={"temperature": 0.0})
+    return {
+        "validation": EvalTask(
+            "validation", problems, prompt, config.sampling, 17, targets=targets
+        ),
+        "greedy": EvalTask("greedy", problems, prompt, greedy, 17),
+        "many": EvalTask("many", problems[:8], prompt, config.sampling, 17, samples=4),
+    }
 
 
 @pytest.fixture
-def worker():
-    prompt = load_prompt("prompts/rl_zero.prompt")
-    config = tiny_config()
-    task = EvalTask(
-        "validation", generate_problems(16, "validation", 1), prompt, config.sampling, 17
-    )
-    with EvalWorker(config, str(TINY_BASE), {"validation": task}) as running:
+def worker(tasks):
+    with EvalWorker(tiny_config(), str(TINY_BASE), tasks) as running:
         yield running
+
+
+def copied(trained, folder, step=2):
+    shutil.copytree(trained.folder, folder)
+    return Checkpoint(folder, step, 8 * step)
 
 
 def test_reports_come_in_order_and_repeat(worker, trained):
@@ -48,32 +74,108 @@ def test_reports_come_in_order_and_repeat(worker, trained):
     worker.submit(trained, "validation")
     reports = list(worker.finished())
     assert [checkpoint.step for checkpoint, _ in reports] == [0, 1]
-    base, same = (report for _, report in reports)
+    base, same = (scores["validation"] for _, scores in reports)
     assert base.probe_gap is None
     assert same.probe_gap < 0.03  # bfloat16 rounding in two implementations
     assert base.outcomes == same.outcomes  # the same weights and seeds, before and after a swap
     assert sum(base.outcomes.values()) == base.n == 16
+    assert (same.step, same.seed, same.sampling["temperature"]) == (1, 17, 1.0)
+    assert {"swap", "generate", "grade", "grade_wait"} <= set(same.seconds)
 
 
-def test_a_worker_that_was_killed_is_restarted_once(worker, trained):
+def test_one_request_scores_several_sets(worker, trained, tasks):
+    reports = worker.evaluate(trained, "validation", "greedy", "many")
+    assert list(reports) == ["validation", "greedy", "many"]
+    many = reports["many"]
+    assert (many.n, many.samples_per_problem, many.completions) == (8, 4, 32)
+    assert sum(many.outcomes.values()) == 32
+    assert many.pass_at[1] == pytest.approx(many.accuracy)
+    assert many.pass_at[4] == sum(count > 0 for count in many.correct_samples) / 8
+    assert reports["greedy"].seconds["swap"] == 0.0
+    again = worker.evaluate(trained, "greedy")["greedy"]
+    assert again.outcomes == reports["greedy"].outcomes
+
+
+def test_the_engines_loss_is_the_policys(worker, trained, tasks):
+    report = worker.evaluate(trained, "validation")["validation"]
+    config = tiny_config()
+    model = load_policy(str(trained.folder), config, "packed_sdpa")
+    examples = tasks["validation"].targets
+    with torch.no_grad():
+        total = summed_nll(model, "packed_sdpa", pack(examples, model.device)).item()
+    assert report.nll == pytest.approx(total / sum(e.target_tokens for e in examples), rel=0.05)
+
+
+def test_completions_are_written_in_order_with_every_sample(worker, trained, tasks, tmp_path):
+    file = tmp_path / "completions.jsonl"
+    worker.define(replace(tasks["many"], split="written", completions_file=file))
+    worker.evaluate(trained, "written")
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    wanted = [(problem.unique_id, n) for problem in tasks["many"].problems for n in range(4)]
+    assert [(row["unique_id"], row["sample"]) for row in rows] == wanted
+    assert len({row["completion"] for row in rows[:4]}) > 1
+
+
+def test_what_was_discarded_never_arrives(worker, trained):
+    worker.submit(trained, "many")
+    worker.discard()
+    assert list(worker.evaluate(trained, "greedy")) == ["greedy"]
+
+
+def test_a_worker_that_was_killed_is_restarted_with_what_was_not_answered(worker, trained):
     worker.evaluate(trained, "validation")
     os.kill(worker._process.pid, signal.SIGKILL)
-    assert worker.evaluate(trained, "validation").n == 16
+    worker.submit(trained, "validation")
+    worker.submit(trained, "greedy")
+    assert [list(reports) for _, reports in worker.drain()] == [["validation"], ["greedy"]]
+
+
+def test_a_worker_that_dies_twice_on_a_checkpoint_is_a_failure_that_names_it(
+    worker, trained, tasks, monkeypatch
+):
+    start = worker._start
+
+    def start_and_die(model):
+        start(model)
+        os.kill(worker._process.pid, signal.SIGKILL)
+
+    monkeypatch.setattr(worker, "_start", start_and_die)
+    os.kill(worker._process.pid, signal.SIGKILL)
+    with pytest.raises(EvaluationError, match="step_000001 on validation failed twice"):
+        worker.evaluate(trained, "validation")
 
 
 def test_a_checkpoint_with_wrong_weights_fails_with_the_figures(worker, trained, tmp_path):
-    wrong = tmp_path / "wrong"
-    shutil.copytree(trained.folder, wrong)
-    text = (wrong / "probe.json").read_text().replace("-0.", "-3.")
-    (wrong / "probe.json").write_text(text)
+    wrong = copied(trained, tmp_path / "wrong")
+    (wrong.folder / "checkpoint.json").unlink()  # or its hash would tell first
+    probe = wrong.folder / "probe.json"
+    probe.write_text(probe.read_text().replace("-0.", "-3."))
     with pytest.raises(EvaluationError, match="nats"):
-        worker.evaluate(Checkpoint(wrong, 2, 16), "validation")
+        worker.evaluate(wrong, "validation")
 
 
 def test_a_half_written_checkpoint_is_a_failure_not_a_zero(worker, trained, tmp_path):
-    half = tmp_path / "half"
-    shutil.copytree(trained.folder, half)
-    weights = half / "model.safetensors"
+    half = copied(trained, tmp_path / "half")
+    weights = half.folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(EvaluationError, match="safetensors|Safetensor"):
-        worker.evaluate(Checkpoint(half, 2, 16), "validation")
+    with pytest.raises(EvaluationError, match="model.safetensors: is not what was written"):
+        worker.evaluate(half, "validation")
+    assert worker.evaluate(trained, "greedy")["greedy"].n == 16
+
+
+def test_nothing_is_left_behind(trained, tasks):
+    before = set(os.listdir("/dev/shm"))
+    with EvalWorker(tiny_config(), str(TINY_BASE), tasks) as worker:
+        worker.evaluate(trained, "greedy")
+        family = [worker._process.pid, *_descendants(worker._process.pid)]
+    assert set(os.listdir("/dev/shm")) <= before
+    alive = [pid for pid in family if os.path.exists(f"/proc/{pid}")]
+    assert not alive
+
+
+def _descendants(pid):
+    children = []
+    for task in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{task}/children") as stream:
+            children += map(int, stream.read().split())
+    return children + [deeper for child in children for deeper in _descendants(child)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,14 +10,15 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from src.policy import save_policy
-from src.weight_probe import measure_probe, write_probe
+from src.policy import load_policy, save_policy
+from src.weight_probe import measure_probe, read_probe, write_probe
 from tests.conftest import TINY_BASE, two_layer_model
 from tests.engine.engine_process import (
     fresh_logprobs,
     in_engine_process,
     sampled,
     swapped_logprobs,
+    tiny_config,
     verified_loads,
 )
 
@@ -33,7 +34,7 @@ def checkpoints(request, tokenizer, tmp_path_factory):
         model = two_layer_model(tokenizer, tied=request.param, seed=seed)
         folder = tmp_path_factory.mktemp(f"model{seed}")
         save_policy(model, tokenizer, folder)
-        write_probe(folder, measure_probe(model, tokenizer))
+        write_probe(folder, measure_probe(model, tokenizer, model.device))
         folders.append(folder)
     ids = [tokenizer(TEXT)["input_ids"], tokenizer(TEXT[8:])["input_ids"]]
     return folders[0], folders[1], ids
@@ -69,23 +70,59 @@ def test_good_swaps_are_verified(checkpoints):
     assert in_engine_process(verified_loads, first, second, "nothing") == ["verified", "verified"]
 
 
-def test_a_swap_that_keeps_the_old_weights_is_caught(checkpoints):
-    first, second, _ = checkpoints
-    said = in_engine_process(verified_loads, first, second, "swap does nothing")
+@pytest.fixture(scope="module")
+def one_small_step(tokenizer, tmp_path_factory):
+    """The tiny base and the same after an update far smaller than the tolerance."""
+    torch.manual_seed(0)
+    model = load_policy(str(TINY_BASE), tiny_config())
+    folders = []
+    for name in ("before", "after"):
+        folder = tmp_path_factory.mktemp(name)
+        save_policy(model, tokenizer, folder)
+        write_probe(folder, measure_probe(model, tokenizer, model.device))
+        folders.append(folder)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter += 1e-3 * torch.randn_like(parameter).sign()
+    return folders
+
+
+@pytest.mark.parametrize(
+    ("plant", "stale"),
+    [("nothing", False), ("swap does nothing", True), ("output layer stays", True)],
+)
+def test_what_stays_old_after_a_small_update_is_caught(one_small_step, plant, stale):
+    first, second = one_small_step
+    change = read_probe(second).gap(read_probe(first).logprobs)
+    assert change < 0.1  # the tolerance that is shipped; the gap alone would pass
+    said = in_engine_process(verified_loads, first, second, plant)
     assert said[0] == "verified"
+    assert ("hold other weights" in said[1]) == stale, said[1]
+
+
+def test_weights_written_in_the_wrong_type_are_caught(tokenizer, tmp_path):
+    """The bytes of one type read as another: every file is whole, and every value wrong."""
+    model = load_policy(str(TINY_BASE), tiny_config())
+    for name in ("right", "wrong"):
+        save_policy(model, tokenizer, tmp_path / name)
+        write_probe(tmp_path / name, measure_probe(model, tokenizer, model.device))
+    file = tmp_path / "wrong" / "model.safetensors"
+    weights = {name: t.view(torch.float16).clone() for name, t in load_file(file).items()}
+    save_file(weights, file, metadata={"format": "pt"})
+    said = in_engine_process(verified_loads, tmp_path / "right", tmp_path / "wrong", "nothing")
     assert "off by" in said[1]
 
 
-def test_a_stale_tied_output_layer_is_caught(tokenizer, tmp_path):
-    folders: list[Path] = []
-    for seed in (0, 1):
-        model = two_layer_model(tokenizer, tied=True, seed=seed)
-        save_policy(model, tokenizer, tmp_path / str(seed))
-        write_probe(tmp_path / str(seed), measure_probe(model, tokenizer))
-        folders.append(tmp_path / str(seed))
-    said = in_engine_process(verified_loads, *folders, "output layer stays")
-    assert said[0] == "verified"
-    assert "off by" in said[1]
+def test_a_checkpoint_with_another_tokenizer_is_caught(tokenizer, tmp_path):
+    model = load_policy(str(TINY_BASE), tiny_config())
+    for name in ("right", "wrong"):
+        save_policy(model, tokenizer, tmp_path / name)
+        write_probe(tmp_path / name, measure_probe(model, tokenizer, model.device))
+    probe = read_probe(tmp_path / "wrong")
+    shifted = [[(token + 1) % len(tokenizer) for token in row] for row in probe.ids]
+    write_probe(tmp_path / "wrong", replace(probe, ids=shifted))
+    said = in_engine_process(verified_loads, tmp_path / "right", tmp_path / "wrong", "nothing")
+    assert "tokenizer" in said[1]
 
 
 def test_saved_weights_are_bfloat16_and_complete(checkpoints):

@@ -24,7 +24,7 @@ def test_the_report_has_its_schema(pipeline_run):
     for entry in report["stages"]:
         if entry["stage"] == "step1_sft_hyper":
             assert entry["trials"] == 4
-            assert {"pruned", "best", "wall_s"} <= set(entry)
+            assert {"pruned", "best", "difference", "busy", "wall_s"} <= set(entry)
             assert "accuracy" not in entry
             continue
         outcomes = entry["outcomes"]
@@ -59,15 +59,29 @@ def test_completions_are_all_written_and_add_up(pipeline_run):
 def test_search_prunes_and_hands_its_best_to_sft(pipeline_run):
     outcome = pipeline_run.outcome("step1_sft_hyper")
     folder = pipeline_run.folder / "step1_sft_hyper"
-    assert {"best.yaml", "trials.csv", "study.png", "study.journal"} <= {
+    assert {"best.yaml", "trials.csv", "rescored.csv", "study.png", "study.journal"} <= {
         file.name for file in folder.iterdir()
     }
-    assert not list(folder.glob("trials/*"))
+    assert not list(folder.glob("trials/*/*step_*"))
     rows = pipeline_run.metrics("step1_sft_hyper")
     assert {row["trial"] for row in rows} == {0, 1, 2, 3}
     assert {row["step"] for row in rows if "trial/value" in row} <= {64, 128}
+    assert {row["step"] % 16 for row in rows if "train/loss" in row} == {0}
     config = (pipeline_run.folder / "step2_sft" / "config.yaml").read_text()
     assert f"batch_size: {outcome['best']['params']['train.batch_size']}" in config
+
+
+def test_search_scores_its_best_trials_again_on_all_of_validation(pipeline_run):
+    outcome = pipeline_run.outcome("step1_sft_hyper")
+    assert {entry["n"] for entry in outcome["rescored"]} == {32}
+    accuracies = [entry["accuracy"] for entry in outcome["rescored"]]
+    assert accuracies == sorted(accuracies, reverse=True)
+    assert outcome["best"]["number"] == outcome["rescored"][0]["number"]
+    for entry in outcome["rescored"]:
+        low, high = entry["accuracy_ci95"]
+        assert low <= entry["accuracy"] <= high
+        assert entry["nll"] > 0
+    assert all(0 < share <= 1 for share in outcome["busy"].values())
 
 
 def test_sft_changed_every_matrix_and_verified_every_swap(pipeline_run):

@@ -47,12 +47,19 @@ SEARCH = {
     "stage": SEARCH_STAGE,
     "trials": 8,
     "pruned": 3,
-    "failed": 0,
+    "failed": 1,
     "best": {
         "number": 5,
         "value": 0.375,
+        "n": 500,
+        "accuracy": 0.36,
+        "accuracy_ci95": [0.319, 0.403],
         "params": {"train.learning_rate": 0.000123456, "train.batch_size": 16},
+        "objective": "validation_accuracy",
     },
+    "difference": {"between": [5, 2], "points": 1.2, "ci95": [-4.7, 7.1], "flat": True},
+    "busy": {"train": 0.62, "eval": 0.81},
+    "plot": "study.png",
     "wall_s": 600.0,
     "checkpoint": None,
 }
@@ -99,8 +106,10 @@ def test_report_json_has_exactly_its_schema(full_run):
     assert [entry["stage"] for entry in report["stages"]] == list(STAGES)
     for entry in report["stages"]:
         if entry["stage"] == SEARCH_STAGE:
-            expected = {key: SEARCH[key] for key in ("stage", "trials", "pruned", "best", "wall_s")}
-            assert entry == expected
+            assert set(entry) == {
+                *("stage", "trials", "pruned", "failed", "best", "difference", "busy", "wall_s"),
+            }
+            assert entry == {key: SEARCH[key] for key in entry}
             continue
         source = read_json(full_run / entry["stage"] / "outcome.json")
         improvement = entry.pop("improvement")
@@ -142,10 +151,13 @@ def test_markdown_states_the_table_the_conditions_and_the_figure(full_run):
     assert cells[10:] == ["1.5", "`results/made_up/step2_sft/checkpoints/step_000050`"]
     header, rule = text.splitlines()[2:4]
     assert header.count("|") == rule.count("|") == row.count("|")
-    assert "8 trials, 3 pruned" in text
     assert (
-        "trial 5 with value 0.375: train.learning_rate = 0.0001235, train.batch_size = 16" in text
-    )
+        "step1_sft_hyper: 8 trials, 3 pruned, 1 failed, 10.0 minutes; trainer busy 62%, engine "
+        "81%; best is trial 5 (validation_accuracy 0.375 when searched), 36.0 % (31.9 to 40.3) of "
+        "all 500 validation problems: train.learning_rate = 0.0001235, train.batch_size = 16; the "
+        "optimum is flat: best and worst of those scored again differ by 1.2 points (-4.7 to 7.1)"
+    ) in text
+    assert "](step1_sft_hyper/study.png)" in text
     for stated in ("a" * 64, "b" * 64, "temperature = 1.0", "abc1234; def5678", "2 cores"):
         assert stated in text
     assert "](report.png)" in text
@@ -155,7 +167,7 @@ def test_terminal_table_is_aligned(full_run):
     *rows, search = render_table(read_json(write_report(full_run))).splitlines()
     assert [row.split()[0] for row in rows] == ["stage", *(s for s in STAGES if s != SEARCH_STAGE)]
     assert len({len(row) for row in rows}) == 1
-    assert search.startswith(f"{SEARCH_STAGE}: 8 trials, 3 pruned, 10.0 minutes")
+    assert search.startswith(f"{SEARCH_STAGE}: 8 trials, 3 pruned, 1 failed, 10.0 minutes")
 
 
 @pytest.mark.parametrize(

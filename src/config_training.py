@@ -1,0 +1,188 @@
+"""The typed settings of supervised fine-tuning and of the search over it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[int, Field(gt=0)]
+Scalar = int | float | bool | str
+
+
+class Section(BaseModel):
+    """Refuse unknown keys and silent type conversions."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True
+    )
+
+
+class WeightedFile(Section):
+    file: str
+    """JSONL, JSONL.gz or Parquet of {problem, solution} or {prompt, completion} rows."""
+    weight: float = Field(default=1.0, gt=0)
+    """Copies of each row an epoch: 2 takes every row twice, 0.5 a fixed half of the rows."""
+
+
+class SftDataConfig(Section):
+    source: Literal["solutions", "rejection_sampling"] = "solutions"
+    """Train on written solutions, or on the model's own completions that grade as correct."""
+    files: list[WeightedFile] = []
+    """Training files mixed by weight (`source: solutions`); empty: the training problems' own."""
+    keep: Literal["verified", "all"] = "verified"
+    """Keep only rows whose own target grades as correct, or all."""
+    samples: Positive = 8
+    """Completions drawn a problem and round (`source: rejection_sampling`)."""
+    max_per_problem: Positive = 4
+    """Correct completions kept a problem, distinct texts only."""
+    rounds: Positive = 1
+    """Rounds of expert iteration: each draws from the policy that the round before trained."""
+
+
+class TrainConfig(Section):
+    learning_rate: float = Field(default=2e-5, gt=0)
+    """Peak learning rate."""
+    batch_size: Positive = 64
+    """Sequences an optimizer step, over all micro-batches."""
+    micro_batch_size: Positive = 8
+    """Sequences a forward and backward pass."""
+    epochs: Positive = 2
+    """Passes over the training examples."""
+    weight_decay: float = Field(default=0.01, ge=0)
+    """AdamW's decoupled weight decay."""
+    decay_all: bool = False
+    """Decay norms, biases and embeddings too, not matrices alone."""
+    adam_beta2: Share = 0.999
+    """AdamW's second-moment decay."""
+    warmup_share: Share = 0.05
+    """Share of the steps in which the learning rate rises linearly; it then falls linearly to 0."""
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    """Gradient clipping threshold (global L2 norm)."""
+    max_tokens: Positive = 1536
+    """Longest training sequence; longer examples are left out and counted."""
+    gradient_checkpointing: bool = True
+    """Recompute activations in the backward pass."""
+    attention: Literal["auto", "packed_sdpa", "sdpa", "flash_attention_2"] = "auto"
+    """Attention over packed sequences; `auto` takes FlashAttention on a GPU that has it."""
+    compile: bool = False
+    """Compile the model with torch.compile: minutes at the start, faster steps."""
+    bf16_autocast: bool = True
+    """Run matrix products in bfloat16; weights and optimizer stay float32."""
+    evaluate_every: Positive = 1000
+    """Optimizer steps between checkpoints that are scored on validation."""
+    validation_rows: Positive = 500
+    """Validation problems scored a checkpoint; all where there are fewer."""
+    train_subset_rows: int = Field(default=100, ge=0)
+    """Training problems scored beside them, the same each time, to see overfitting; 0 for none."""
+    loss_rows: int = Field(default=64, ge=0)
+    """Validation solutions whose loss and token entropy are measured a checkpoint; 0 for none."""
+    patience: Positive = 3
+    """Evaluations without improvement before training stops."""
+    min_delta: float = Field(default=0.001, ge=0)
+    """Smallest gain in validation accuracy that counts as improvement."""
+    keep: Positive = 2
+    """Evaluated checkpoints kept beside the best."""
+
+    @property
+    def accumulation(self) -> int:
+        """Micro-batches an optimizer step."""
+        return -(-self.batch_size // self.micro_batch_size)
+
+    def steps(self, examples: int) -> int:
+        """Optimizer steps for a number of training examples."""
+        return max(1, -(-examples * self.epochs // self.batch_size))
+
+
+class FloatRange(Section):
+    low: float
+    """Smallest value."""
+    high: float
+    """Largest value."""
+    log: bool = False
+    """Sample the logarithm evenly."""
+
+    def holds(self, value: Scalar) -> bool:
+        """Tell whether a value lies in the range."""
+        return not isinstance(value, bool | str) and self.low <= value <= self.high
+
+    def __str__(self) -> str:
+        return f"{self.low:g} to {self.high:g}"
+
+
+class Choices(Section):
+    choices: list[Scalar]
+    """Values to choose from."""
+
+    def holds(self, value: Scalar) -> bool:
+        """Tell whether a value is one of the choices, of the same type."""
+        return any(value == item and type(value) is type(item) for item in self.choices)
+
+    def __str__(self) -> str:
+        return f"one of {self.choices}"
+
+
+class SearchConfig(Section):
+    trials: Positive = 20
+    """Trials of the whole study, those of an interrupted run included."""
+    objective: Literal["validation_accuracy", "eval_loss"] = "validation_accuracy"
+    """What is optimised: accuracy up, or loss on validation targets down."""
+    space: dict[str, FloatRange | Choices] = {
+        "train.learning_rate": FloatRange(low=5e-6, high=1e-4, log=True),
+        "train.batch_size": Choices(choices=[32, 64, 128, 256]),
+        "train.weight_decay": FloatRange(low=0.0, high=0.1),
+    }
+    """Dotted paths into this configuration and their ranges."""
+    examples: Positive = 4096
+    """Training examples a full trial sees."""
+    rung_examples: list[Positive] = [512, 1024, 2048, 4096]
+    """Examples seen at which a trial is scored and may be pruned; equal for every batch size."""
+    reduction_factor: Annotated[int, Field(ge=2)] = 2
+    """ASHA keeps the best 1/factor at each rung."""
+    startup_trials: Positive = 5
+    """Random trials before TPE models the space."""
+    validation_rows: Positive = 500
+    """Validation problems scored at a rung, the same for all trials; all where there are fewer."""
+    enqueue: list[dict[str, Scalar]] = []
+    """Known-good points tried first: dotted paths of `space` and their values."""
+    rescore_top: Positive = 3
+    """Best trials scored again on all validation problems before one is chosen."""
+    overlap: bool = True
+    """Train on while a rung is scored, where trainer and engine have devices of their own."""
+    max_failed_trials: int = Field(default=3, ge=0)
+    """Trials that may fail (out of memory, NaN) before the study ends with an error."""
+    storage: str | None = None
+    """Optuna database URL (postgresql://...); None for a journal file in the run folder."""
+    shared: bool = False
+    """Let any number of step 1 processes that share `output_root` work on one study."""
+    heartbeat_s: Positive = 60
+    """Seconds between signs of life of a running trial in a database."""
+
+    def problems(self) -> Iterator[str]:
+        """Say what is wrong with the known-good points and with the storage."""
+        if len(self.enqueue) > self.trials:
+            yield (
+                f"search.enqueue: {len(self.enqueue)} points for search.trials = {self.trials}; "
+                "raise the second or leave points out"
+            )
+        for number, point in enumerate(self.enqueue):
+            for path, value in point.items():
+                space = self.space.get(path)
+                if space is None:
+                    yield (
+                        f"search.enqueue[{number}]: {path} = {value!r}: this path is not in "
+                        f"search.space, which has {', '.join(self.space)}; add it or leave it out"
+                    )
+                elif not space.holds(value):
+                    yield (
+                        f"search.enqueue[{number}]: {path} = {value!r} is outside search.space "
+                        f"({space}); change the value or widen the space"
+                    )
+        if self.storage and urlsplit(self.storage).password:
+            yield (
+                "search.storage: the URL holds a password, which config.yaml and W&B would show; "
+                "leave it out and put it where the driver looks (~/.pgpass for PostgreSQL)"
+            )
