@@ -117,8 +117,9 @@ def _build_report(outcomes: dict[str, Record]) -> Record:
 
 def _improvement(outcome: Record, previous: Record) -> Record:
     """Return the gain in percentage points, with its 95 % interval."""
-    correct, n = outcome["outcomes"]["correct"], outcome["n"]
-    correct_before, n_before = previous["outcomes"]["correct"], previous["n"]
+    n, n_before = outcome["n"], previous["n"]
+    # With several samples a problem each problem counts once: its samples are alike.
+    correct, correct_before = outcome["accuracy"] * n, previous["accuracy"] * n_before
     bounds = newcombe_difference_interval(correct, n, correct_before, n_before)
     return {
         "points": 100 * (correct / n - correct_before / n_before),

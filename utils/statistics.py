@@ -61,7 +61,7 @@ def clustered_interval(
 
 
 def newcombe_difference_interval(
-    successes_1: int, n_1: int, successes_2: int, n_2: int, confidence: float = 0.95
+    successes_1: float, n_1: int, successes_2: float, n_2: int, confidence: float = 0.95
 ) -> tuple[float, float]:
     """Return the interval of p1 - p2 for two independent proportions.
 

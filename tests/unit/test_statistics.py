@@ -5,11 +5,17 @@ from __future__ import annotations
 import doctest
 import itertools
 import math
+import random
 
 import pytest
 
 from utils import statistics
-from utils.statistics import newcombe_difference_interval, pass_at_k, wilson_interval
+from utils.statistics import (
+    clustered_interval,
+    newcombe_difference_interval,
+    pass_at_k,
+    wilson_interval,
+)
 
 # Two-sided normal quantiles from printed tables, not from the module under test.
 Z = {0.90: 1.6448536269514722, 0.95: 1.959963984540054, 0.99: 2.5758293035489004}
@@ -114,3 +120,22 @@ def test_pass_at_k_refuses_more_than_was_sampled(k):
 
 def test_the_worked_examples_hold():
     assert doctest.testmod(statistics).failed == 0
+
+
+def test_the_clustered_interval_covers_the_truth_as_often_as_it_says():
+    """Problems of unequal difficulty, four samples each; 2,000 repetitions."""
+    draw, covered, repetitions = random.Random(3), 0, 2000
+    for _ in range(repetitions):
+        difficulties = [draw.betavariate(0.5, 1.0) for _ in range(60)]  # mean 1/3
+        means = [sum(draw.random() < p for _ in range(4)) / 4 for p in difficulties]
+        low, high = clustered_interval(means, 4)
+        covered += low <= 1 / 3 <= high
+    assert covered / repetitions == pytest.approx(0.95, abs=0.015)
+
+
+def test_the_clustered_interval_is_wilsons_where_samples_of_a_problem_never_differ():
+    means = [1.0] * 20 + [0.0] * 40
+    low, high = clustered_interval(means, 4)
+    expected = wilson_interval(20, 60)
+    assert low == pytest.approx(expected[0], abs=2e-3)
+    assert high == pytest.approx(expected[1], abs=2e-3)
