@@ -43,6 +43,8 @@ class ModelConfig(Section):
     """Hidden width for memory estimates when `path` is a hub id."""
     layers: Positive = 28
     """Number of layers for memory estimates when `path` is a hub id."""
+    weight_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of the trained weights; bfloat16 halves them and rounds small updates away."""
     trust_remote_code: bool = False
     """Run model code that a hub repository ships."""
 

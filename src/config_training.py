@@ -87,10 +87,9 @@ class TrainConfig(Section):
     keep: Positive = 2
     """Evaluated checkpoints kept beside the best."""
 
-    @property
-    def accumulation(self) -> int:
-        """Micro-batches an optimizer step."""
-        return -(-self.batch_size // self.micro_batch_size)
+    def accumulation(self, processes: int) -> int:
+        """Micro-batches of a process in an optimizer step."""
+        return -(-self.batch_size // (self.micro_batch_size * processes))
 
     def steps(self, examples: int) -> int:
         """Optimizer steps for a number of training examples."""

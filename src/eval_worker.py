@@ -101,7 +101,8 @@ class EvalWorker:
     def define(self, task: EvalTask) -> None:
         """Say what a split name means from now on."""
         self._tasks[task.split] = task
-        self._send(task)
+        if not self._idle:
+            self._send(task)
 
     def submit(self, checkpoint: Checkpoint, *splits: str) -> None:
         """Ask for a checkpoint's scores; the answer comes from `finished`."""

@@ -50,13 +50,14 @@ def model_size(config: Config) -> tuple[int, int, int]:
 def training_memory_gib(config: Config, tokens: int, checkpointing: bool) -> float:
     """Estimate the trainer's memory for one micro-batch of `tokens` tokens, in GiB.
 
-    Float32 weights, gradients and two Adam moments take 16 bytes a parameter. Activations in
+    Weights, gradients and two Adam moments take 16 bytes a parameter in float32. Activations in
     bfloat16 take 2 bytes x hidden width a token and layer with checkpointing, about 34 x hidden
     width without (Korthikanti et al. 2022, section 4.1, without the attention matrix).
     """
     parameters, hidden, layers = model_size(config)
     activations = tokens * hidden * layers * (2 if checkpointing else 34)
-    return (16 * parameters + activations) / _GIB
+    a_parameter = 16 if config.model.weight_dtype == "float32" else 8
+    return (a_parameter * parameters + activations) / _GIB
 
 
 def _data(config: Config) -> str:
@@ -108,12 +109,13 @@ def _evaluation(config: Config) -> Iterator[str]:
 
 
 def _training(config: Config) -> Iterator[str]:
-    train = config.train
+    train, processes = config.train, process_count()
     rows = _train_rows(config)
     steps = train.steps(rows)
     yield (
         f"training      {rows} examples x {train.epochs} epochs = {steps} steps of "
-        f"{train.batch_size} ({train.accumulation} micro-batches of {train.micro_batch_size})"
+        f"{train.batch_size} ({processes} process(es) x {train.accumulation(processes)} "
+        f"micro-batches of {train.micro_batch_size}, packed)"
     )
     yield (
         f"checkpoints   every {train.evaluate_every} steps and at the end, each scored on "

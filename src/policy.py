@@ -1,4 +1,4 @@
-"""Check and load models: weights as float32, tokenizer with distinct end and padding tokens."""
+"""Check, load and save models and their tokenizers."""
 
 from __future__ import annotations
 
@@ -89,14 +89,14 @@ def torch_device(config: Config) -> torch.device:
 
 
 def load_policy(path: str, config: Config, attention: str = "sdpa") -> PreTrainedModel:
-    """Load a causal language model with float32 weights on the training device.
+    """Load a causal language model on the training device.
 
     Args:
         attention: implementation by transformers' name, or `packed_sdpa`.
     """
     model = AutoModelForCausalLM.from_pretrained(
         path,
-        dtype=torch.float32,
+        dtype=getattr(torch, config.model.weight_dtype),
         attn_implementation=attention,
         trust_remote_code=config.model.trust_remote_code,
     )

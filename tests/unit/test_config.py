@@ -91,7 +91,7 @@ def test_missing_file_and_loop(tmp_path):
 
 
 def test_derived_numbers():
-    assert TrainConfig(batch_size=64, micro_batch_size=8).accumulation == 8
+    assert TrainConfig(batch_size=64, micro_batch_size=8).accumulation(processes=2) == 4
     assert TrainConfig(batch_size=64, epochs=2).steps(1000) == 32
     grpo = GrpoConfig(prompts_per_step=32, group_size=8, micro_batch_size=8)
     assert grpo.completions_per_step == 256
