@@ -75,13 +75,17 @@ class ParallelPolicy:
         """Return the main process's choice everywhere."""
         return self.summed(float(choice) if self.rank == 0 else 0.0) > 0
 
-    def state(self) -> dict[str, Any]:
-        """Copy weights and optimizer to host memory, whole on the main process, else empty."""
+    def state(self, *, optimizer: bool) -> dict[str, Any]:
+        """Copy weights, and the optimizer if asked, to host memory.
+
+        Whole on the main process, empty on the others, all of which must call this.
+        """
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-        state = {
-            "policy": get_model_state_dict(self.model, options=options),
-            "optimizer": get_optimizer_state_dict(self.model, self.optimizer, options=options),
-        }
+        state: dict[str, Any] = {"policy": get_model_state_dict(self.model, options=options)}
+        if optimizer:
+            state["optimizer"] = get_optimizer_state_dict(
+                self.model, self.optimizer, options=options
+            )
         # On a CPU these are the live tensors, which the next step would change under the writer.
         return _copied(state) if self.device.type == "cpu" else state
 

@@ -222,8 +222,11 @@ class SftTrainer:
     ) -> None:
         """Copy the state to host memory and leave the writing to a thread."""
         started = time.perf_counter()
+        # One copy of the state in memory at a time.
+        for _, future in self._writing:
+            future.result()
         probe = measure_probe(self._parallel.model, self._tokenizer, self._device)
-        copy = self._parallel.state()
+        copy = self._parallel.state(optimizer=self._resumable)
         state = {
             **copy,
             "step": step,
@@ -239,9 +242,6 @@ class SftTrainer:
         def save() -> None:
             self._store.save(step, seen, write, state if self._resumable else None)
 
-        # One copy of the state in memory at a time.
-        for _, future in self._writing:
-            future.result()
         checkpoint = self._store.place(step, seen)
         if self._parallel.rank == 0:
             self._writing.append((checkpoint, writer.submit(save)))
