@@ -58,8 +58,16 @@ def tasks():
     }
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def worker(tasks):
+    """One worker for all tests that leave it alive."""
+    with EvalWorker(tiny_config(), str(TINY_BASE), tasks) as running:
+        yield running
+
+
+@pytest.fixture
+def mortal(tasks):
+    """A worker to be killed."""
     with EvalWorker(tiny_config(), str(TINY_BASE), tasks) as running:
         yield running
 
@@ -122,27 +130,27 @@ def test_what_was_discarded_never_arrives(worker, trained):
     assert list(worker.evaluate(trained, "greedy")) == ["greedy"]
 
 
-def test_a_worker_that_was_killed_is_restarted_with_what_was_not_answered(worker, trained):
-    worker.evaluate(trained, "validation")
-    os.kill(worker._process.pid, signal.SIGKILL)
-    worker.submit(trained, "validation")
-    worker.submit(trained, "greedy")
-    assert [list(reports) for _, reports in worker.drain()] == [["validation"], ["greedy"]]
+def test_a_worker_that_was_killed_is_restarted_with_what_was_not_answered(mortal, trained):
+    mortal.evaluate(trained, "validation")
+    os.kill(mortal._process.pid, signal.SIGKILL)
+    mortal.submit(trained, "validation")
+    mortal.submit(trained, "greedy")
+    assert [list(reports) for _, reports in mortal.drain()] == [["validation"], ["greedy"]]
 
 
 def test_a_worker_that_dies_twice_on_a_checkpoint_is_a_failure_that_names_it(
-    worker, trained, tasks, monkeypatch
+    mortal, trained, tasks, monkeypatch
 ):
-    start = worker._start
+    start = mortal._start
 
     def start_and_die(model):
         start(model)
-        os.kill(worker._process.pid, signal.SIGKILL)
+        os.kill(mortal._process.pid, signal.SIGKILL)
 
-    monkeypatch.setattr(worker, "_start", start_and_die)
-    os.kill(worker._process.pid, signal.SIGKILL)
+    monkeypatch.setattr(mortal, "_start", start_and_die)
+    os.kill(mortal._process.pid, signal.SIGKILL)
     with pytest.raises(EvaluationError, match="step_000001 on validation failed twice"):
-        worker.evaluate(trained, "validation")
+        mortal.evaluate(trained, "validation")
 
 
 def test_a_checkpoint_with_wrong_weights_fails_with_the_figures(worker, trained, tmp_path):
