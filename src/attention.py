@@ -2,7 +2,9 @@
 
 transformers' own packed path builds a mask over the whole row, whose cost grows with the square of
 the row and which no fast kernel takes on a CPU. Here each sequence is one call of torch's causal
-kernel: exact, without a mask, and the fastest measured on a CPU (tests/benchmarks/sft_speed.py).
+kernel: exact, without a mask, and the fastest measured on a CPU.
+
+Takes no more than torch and transformers, so that the GPU benchmark can use it alone.
 """
 
 from __future__ import annotations
@@ -15,29 +17,14 @@ from transformers import AttentionInterface
 from transformers.utils import is_flash_attn_2_available
 
 from src.batching import PackedBatch
-from src.config_loading import ConfigError
-from src.config_schema import Config
-from src.devices import training_device
 
 PACKED_SDPA = "packed_sdpa"
 
 
-def choose_attention(config: Config) -> str:
-    """Return the attention implementation to load the model to train with.
-
-    Raises:
-        ConfigError: when FlashAttention is asked for and cannot run.
-    """
-    setting, device = config.train.attention, training_device(config)
-    has_flash = device != "cpu" and is_flash_attn_2_available()
-    if setting == "flash_attention_2" and not has_flash:
-        raise ConfigError(
-            f"train.attention: flash_attention_2 needs a GPU and the package flash-attn (device "
-            f"{device}); install it or use --set train.attention=packed_sdpa"
-        )
-    if setting == "auto":
-        return "flash_attention_2" if has_flash else PACKED_SDPA
-    return setting
+def best_attention(device: torch.device) -> str:
+    """Return the fastest implementation that keeps packed sequences apart on a device."""
+    has_flash = device.type == "cuda" and is_flash_attn_2_available()
+    return "flash_attention_2" if has_flash else PACKED_SDPA
 
 
 def packing_arguments(implementation: str, batch: PackedBatch) -> dict[str, Any]:

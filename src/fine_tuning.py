@@ -11,7 +11,6 @@ from typing import Any
 
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from src.attention import choose_attention
 from src.batching import Example
 from src.checkpoints import Checkpoint, CheckpointStore
 from src.config_schema import Config
@@ -20,7 +19,7 @@ from src.evaluation import EvalTask
 from src.metric_log import MetricLog, open_metric_log
 from src.optimization import EarlyStopping, Schedule
 from src.parallel import main_process_first
-from src.policy import load_policy
+from src.policy import choose_attention, load_policy
 from src.prompts import PromptTemplate
 from src.rejection_sampling import draw_traces, select_traces, trace_task
 from src.run_directory import Run

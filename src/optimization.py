@@ -8,11 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from src.config_training import TrainConfig
+if TYPE_CHECKING:
+    from src.config_training import TrainConfig
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from src.attention import best_attention
 from src.checkpoints import DamagedCheckpointError, verify_checkpoint
 from src.config_loading import ROOT, ConfigError
 from src.config_schema import Config
@@ -86,6 +87,22 @@ def load_tokenizer(path: str, config: Config) -> PreTrainedTokenizerBase:
 def torch_device(config: Config) -> torch.device:
     """Return this process's training device."""
     return torch.device(training_device(config))
+
+
+def choose_attention(config: Config) -> str:
+    """Return the attention implementation to load the model to train with.
+
+    Raises:
+        ConfigError: when FlashAttention is asked for and cannot run.
+    """
+    setting, device = config.train.attention, torch_device(config)
+    best = best_attention(device)
+    if setting == "flash_attention_2" and setting != best:
+        raise ConfigError(
+            f"train.attention: flash_attention_2 needs a GPU and the package flash-attn (device "
+            f"{device}); install it or use --set train.attention=packed_sdpa"
+        )
+    return best if setting == "auto" else setting
 
 
 def load_policy(path: str, config: Config, attention: str = "sdpa") -> PreTrainedModel:

@@ -23,10 +23,9 @@ DEFAULT_CONFIG = "config/sft_hyper_config.yaml"
 
 def main(config: Config, run: Run) -> None:
     """Run the study on validation problems; the test split stays closed."""
-    from src.attention import choose_attention
     from src.eval_worker import EvalWorker
     from src.hyper_search import TRIAL_FAILURES, TrialRunner, keep_best
-    from src.policy import load_policy, load_tokenizer, resolve_model
+    from src.policy import choose_attention, load_policy, load_tokenizer, resolve_model
     from src.problems import load_problems
     from src.prompts import load_prompt
     from src.search_data import drawn_rows, search_tasks

@@ -10,7 +10,6 @@ import time
 import pytest
 import torch
 
-from src.attention import choose_attention
 from src.batching import micro_batches, pack, shuffled_steps
 from src.checkpoints import CheckpointStore, DamagedCheckpointError, Score, verify_checkpoint
 from src.config_loading import ConfigError, load_config, with_values
@@ -18,6 +17,7 @@ from src.config_training import TrainConfig
 from src.losses import summed_entropy, summed_nll, target_logits
 from src.metric_log import JsonlSink, MetricLog
 from src.optimization import EarlyStopping, Schedule, build_optimizer, learning_rate_factor
+from src.policy import choose_attention
 from src.prompts import load_prompt
 from src.sft_examples import build_examples
 from src.sft_rows import rows_from_problems
