@@ -29,21 +29,16 @@ def fresh_logprobs(folder: Path, ids: list[list[int]]) -> list[list[float]]:
     return VllmEngine(str(folder), tiny_config()).prompt_logprobs(ids)
 
 
-def swapped_logprobs(
-    first: Path, second: Path, ids: list[list[int]], repack_output_layer: bool = True
-) -> list[list[float]]:
-    """Return the log-probabilities after `second` was swapped in for `first`.
-
-    `repack_output_layer=False` plants the field's failure: a tied output layer keeps its old copy.
-    """
+def swapped_logprobs(first: Path, second: Path, ids: list[list[int]]) -> list[list[float]]:
+    """Return the log-probabilities after `second` was swapped in for `first`."""
     from src import vllm_engine
 
-    if not repack_output_layer:
-        vllm_engine.dispatch_cpu_unquantized_gemm = lambda *_, **__: None
     engine = vllm_engine.VllmEngine(str(first), tiny_config())
-    engine.prompt_logprobs(ids)  # fills the prefix cache with the first model's values
+    before = engine.prompt_logprobs(ids)  # fills the prefix cache with the first model's values
     engine.swap(second)
-    return engine.prompt_logprobs(ids)
+    after = engine.prompt_logprobs(ids)
+    assert after != before
+    return after
 
 
 def verified_loads(first: Path, second: Path, plant: str) -> list[str]:

@@ -45,7 +45,6 @@ def test_after_a_swap_logprobs_equal_those_of_a_fresh_engine(checkpoints):
     fresh = in_engine_process(fresh_logprobs, second, ids)
     swapped = in_engine_process(swapped_logprobs, first, second, ids)
     assert swapped == fresh  # to the bit
-    assert swapped != in_engine_process(fresh_logprobs, first, ids)
 
 
 def test_a_first_model_that_stores_its_tied_output_layer_twice_leaves_nothing_behind(

@@ -50,6 +50,7 @@ def test_expert_iteration_trains_on_its_own_correct_completions(tmp_path):
     more = {
         "sft.source": "rejection_sampling", "sft.rounds": 2, "sft.samples": 8,
         "sft.max_per_problem": 2, "sampling.samples": 4, "data.test_rows": 16,
+        "train.evaluate_every": 100,
     }  # fmt: skip
     done = run_script(*SCRIPT, *small_overrides(tmp_path, **more))
     assert done.returncode == 0, done.stderr[-3000:]
