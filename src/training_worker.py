@@ -82,7 +82,9 @@ class SftTrainer:
                 gradient_checkpointing_kwargs={"use_reentrant": False}
             )
         if config.compile:
-            policy.compile(dynamic=True)
+            # Layer by layer: one graph of all layers and sequences takes minutes to compile.
+            for layer in policy.get_decoder().layers:
+                layer.compile(dynamic=True)
         self._attention = policy.config._attn_implementation
         self._parallel = ParallelPolicy(policy, build_optimizer(policy, config))
         self._device = policy.device
