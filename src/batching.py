@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 
@@ -60,6 +61,49 @@ def pack(examples: Sequence[Example], device: torch.device) -> PackedBatch:
         row.to(device),
         torch.tensor([positions]).to(device),
         tuple(len(example.ids) for example in examples),
+        places.to(device),
+        row[0][places + 1].to(device),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class GroupedBatch:
+    """Prompts with their completions in one row, each prompt once.
+
+    A completion begins with the prompt's last token, whose prediction is its own first token.
+    """
+
+    ids: torch.Tensor  # (1, T) int64
+    positions: torch.Tensor  # (1, T) int64, those of each sequence on its own
+    groups: tuple[tuple[int, tuple[int, ...]], ...]
+    """For each prompt its tokens but the last, and the tokens of each completion with that one."""
+    predicts: torch.Tensor  # (N,) places in the row whose next token is a target
+    targets: torch.Tensor  # (N,) those tokens
+
+
+def pack_groups(examples: Sequence[Example], device: torch.device) -> GroupedBatch:
+    """Lay examples out with neighbours of one prompt behind a single copy of it."""
+    ids: list[int] = []
+    positions: list[int] = []
+    predicts: list[int] = []
+    groups = []
+    for prompt, neighbours in groupby(examples, key=lambda item: item.ids[: item.prompt_tokens]):
+        prefix, own = len(prompt) - 1, []
+        ids += prompt[:-1]
+        positions += range(prefix)
+        for example in neighbours:
+            sequence = example.ids[prefix:]
+            predicts += range(len(ids), len(ids) + len(sequence) - 1)
+            positions += range(prefix, len(example.ids))
+            ids += sequence
+            own.append(len(sequence))
+        groups.append((prefix, tuple(own)))
+    row = torch.tensor([ids])  # (1, T)
+    places = torch.tensor(predicts, dtype=torch.long)
+    return GroupedBatch(
+        row.to(device),
+        torch.tensor([positions]).to(device),
+        tuple(groups),
         places.to(device),
         row[0][places + 1].to(device),
     )

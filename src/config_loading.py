@@ -1,4 +1,7 @@
-"""Read, merge and check configuration: defaults < `extends` < `--config` files < `--set`."""
+"""Read, merge and check configuration.
+
+Later wins: defaults < the recipe of GRPO < `extends` < `--config` files < `--set`.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from src.config_grpo import GrpoConfig
 from src.config_schema import Config
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -47,7 +51,7 @@ def load_config(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> C
         merged = _merge(merged, _read_with_bases(resolve_path(file)))
     for override in overrides:
         merged = _merge(merged, _parse_override(override))
-    return build_config(merged)
+    return build_config(_merge(_read_recipe(merged), merged))
 
 
 def build_config(values: dict[str, Any]) -> Config:
@@ -114,6 +118,14 @@ def _read_with_bases(file: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     for base in [bases] if isinstance(bases, str) else bases:
         merged = _merge(merged, _read_with_bases((file.parent / base).resolve(), (*seen, file)))
     return _merge(merged, values)
+
+
+def _read_recipe(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the overlay of the recipe that is asked for; the configuration's own numbers win."""
+    grpo = values.get("grpo")
+    name = grpo.get("recipe") if isinstance(grpo, dict) else None
+    file = ROOT / "config" / "recipes" / f"{name or GrpoConfig().recipe}.yaml"
+    return read_yaml(file) if file.is_file() else {}  # an unknown name is refused by the schema
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

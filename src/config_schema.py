@@ -8,10 +8,11 @@ once.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
+from src.config_grpo import GrpoConfig
 from src.config_training import (
     Choices,
     Positive,
@@ -43,6 +44,8 @@ class ModelConfig(Section):
     """Hidden width for memory estimates when `path` is a hub id."""
     layers: Positive = 28
     """Number of layers for memory estimates when `path` is a hub id."""
+    key_width: Positive = 256
+    """Width of the keys of all key-value heads, for estimates when `path` is a hub id."""
     weight_dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the trained weights; bfloat16 halves them and rounds small updates away."""
     trust_remote_code: bool = False
@@ -123,64 +126,6 @@ class SamplingConfig(Section):
     """Completions a problem in the test evaluation; above 1, pass@k is reported too."""
 
 
-class GrpoConfig(Section):
-    init: Literal["sft", "base"] = "sft"
-    """Start from step 2's best checkpoint or from the base model."""
-    steps: Positive = 200
-    """Optimizer steps."""
-    learning_rate: float = Field(default=1e-5, gt=0)
-    """Peak learning rate, with float32 weights under bf16 autocast."""
-    warmup_steps: int = Field(default=0, ge=0)
-    """Steps of linear warm-up; constant afterwards."""
-    group_size: Annotated[int, Field(ge=2)] = 8
-    """Completions a prompt."""
-    prompts_per_step: Positive = 32
-    """Problems an optimizer step, over all processes."""
-    micro_batch_size: Positive = 8
-    """Completions a forward and backward pass on one device."""
-    min_completion_tokens: int = Field(default=4, ge=0)
-    """Tokens of a rollout before the end of text may be sampled; evaluations have no such floor."""
-    iterations: Positive = 1
-    """Optimizer passes over the same rollouts."""
-    clip_low: float = Field(default=0.2, gt=0)
-    """Lower clipping distance of the probability ratio."""
-    clip_high: float = Field(default=0.28, gt=0)
-    """Upper clipping distance of the probability ratio."""
-    kl_beta: float = Field(default=0.0, ge=0)
-    """Weight of the KL penalty to the starting policy."""
-    adam_beta2: Share = 0.95
-    """AdamW's second-moment decay."""
-    weight_decay: float = Field(default=0.0, ge=0)
-    """AdamW's decoupled weight decay."""
-    max_grad_norm: float = Field(default=1.0, gt=0)
-    """Gradient clipping threshold."""
-    scale_rewards: bool = True
-    """Divide a group's advantages by its reward standard deviation."""
-    loss: Literal["grpo", "dr_grpo", "dapo", "bnpo"] = "dapo"
-    """TRL's loss_type: how token losses are averaged."""
-    gradient_checkpointing: bool = True
-    """Recompute activations in the backward pass."""
-    mask_truncated: bool = False
-    """Leave completions cut by the token limit out of the loss."""
-    evaluate_every: Positive = 25
-    """Steps between validation scores."""
-    validation_rows: Positive = 500
-    """Validation problems scored during training; all where there are fewer."""
-    save_every: Positive = 25
-    """Steps between resumable checkpoints."""
-    engine_memory_fraction: Share = 0.35
-    """Share of a GPU's memory for the colocated engine."""
-
-    @property
-    def completions_per_step(self) -> int:
-        """Completions an optimizer step, over all processes."""
-        return self.group_size * self.prompts_per_step
-
-    def accumulation(self, processes: int) -> int:
-        """Micro-batches a process and optimizer step, so that completions a step stay the same."""
-        return self.completions_per_step // (self.micro_batch_size * processes)
-
-
 class GraderConfig(Section):
     children: Positive = 2
     """Symbolic grader processes that each process may use at once."""
@@ -230,12 +175,8 @@ class Config(Section):
         return self
 
     def _combination_problems(self) -> Iterator[str]:
-        grpo, data = self.grpo, self.data
-        if grpo.completions_per_step % grpo.micro_batch_size:
-            yield (
-                f"grpo.micro_batch_size: {grpo.micro_batch_size} does not divide "
-                f"prompts_per_step x group_size = {grpo.completions_per_step}; choose a divisor"
-            )
+        data = self.data
+        yield from self.grpo.problems(processes=1)
         if data.source == "files" and not (data.train_file and data.test_file):
             yield "data.train_file and data.test_file: both are needed with data.source: files"
         if self.sampling.max_completion_tokens >= self.engine.max_model_tokens:

@@ -24,6 +24,30 @@ class Completion:
     truncated: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """One sampled completion with what a policy update needs.
+
+    `logprobs` are the engine's, in nats, one a token. `finished` is false where the token limit cut
+    it.
+    """
+
+    ids: list[int]
+    logprobs: list[float]
+    text: str
+    finished: bool
+
+
+class RolloutPool(Protocol):
+    """Rollouts that an engine samples together; more may join while others run."""
+
+    def add(self, key: int, prompt_ids: list[int], seed: int) -> None:
+        """Begin a rollout under a key of the caller's."""
+
+    def ended(self) -> Iterator[tuple[int, Rollout]]:
+        """Yield (key, rollout) as they end, until none is running."""
+
+
 class Generator(Protocol):
     """An engine whose weights can be swapped in place."""
 

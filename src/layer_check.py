@@ -1,4 +1,4 @@
-"""Tell, to the bit, which layers of a running engine hold other weights than a checkpoint.
+"""Tell, to the bit, which layers of a running engine hold other weights than they should.
 
 A layer's weights may have been packed into a form that cannot be read back, and that is just where
 they go stale. But a linear layer multiplies a one-hot row by its weights without any rounding: what
@@ -7,10 +7,10 @@ comes out is a column of the weights as the engine really uses them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import safe_open
@@ -18,6 +18,36 @@ from safetensors import safe_open
 # Enough to meet a changed weight in any layer that training has touched.
 _COLUMNS = 16
 _ROWS = 256
+
+
+class Tensors(Protocol):
+    """The weights an engine should hold, by their names in a checkpoint."""
+
+    def __contains__(self, name: str) -> bool: ...
+
+    def shape(self, name: str) -> Sequence[int]:
+        """Return a tensor's shape."""
+
+    def rows(self, name: str, count: int) -> torch.Tensor:
+        """Return the first rows of a tensor."""
+
+
+class LiveTensors:
+    """A policy's own tensors, by name."""
+
+    def __init__(self, named: Mapping[str, torch.Tensor]) -> None:
+        self._named = named
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._named
+
+    def shape(self, name: str) -> Sequence[int]:
+        """Return a tensor's shape."""
+        return self._named[name].shape
+
+    def rows(self, name: str, count: int) -> torch.Tensor:
+        """Return the first rows of a tensor."""
+        return self._named[name].detach()[:count]
 
 
 class CheckpointTensors:
@@ -32,7 +62,7 @@ class CheckpointTensors:
     def __contains__(self, name: str) -> bool:
         return name in self._slices
 
-    def shape(self, name: str) -> list[int]:
+    def shape(self, name: str) -> Sequence[int]:
         """Return a tensor's shape."""
         return self._slices[name].get_shape()
 
@@ -41,31 +71,35 @@ class CheckpointTensors:
         return self._slices[name][:count]
 
 
-@torch.inference_mode()
 def differing_layers(model: torch.nn.Module, folder: Path) -> list[str]:
-    """List the layers of vLLM's `model` whose weights are not those of the checkpoint.
+    """List the layers of vLLM's `model` whose weights are not those of the checkpoint."""
+    with ExitStack() as stack:
+        return layers_unlike(model, CheckpointTensors(folder, stack))
+
+
+@torch.inference_mode()
+def layers_unlike(model: torch.nn.Module, tensors: Tensors) -> list[str]:
+    """List the layers of vLLM's `model` that hold other weights than `tensors`.
 
     Raises:
         RuntimeError: when no layer could be compared.
     """
     differing, compared = [], 0
-    with ExitStack() as stack:
-        tensors = CheckpointTensors(folder, stack)
-        for name, module in model.named_modules():
-            for same in _comparisons(name, module, tensors, model):
-                compared += 1
-                if not same:
-                    differing.append(name)
+    for name, module in model.named_modules():
+        for same in _comparisons(name, module, tensors, model):
+            compared += 1
+            if not same:
+                differing.append(name)
     if not compared:
         raise RuntimeError(
-            f"{folder}: none of its tensors has the name of a layer of the engine, so the weights "
-            "cannot be compared; is it a checkpoint of the same architecture?"
+            "no tensor has the name of a layer of the engine, so the weights cannot be compared; "
+            "is it a checkpoint of the same architecture?"
         )
     return sorted(set(differing))
 
 
 def _comparisons(
-    name: str, module: torch.nn.Module, tensors: CheckpointTensors, model: torch.nn.Module
+    name: str, module: torch.nn.Module, tensors: Tensors, model: torch.nn.Module
 ) -> Iterator[bool]:
     """Yield for each tensor behind a module whether the engine holds its values."""
     method = getattr(module, "quant_method", None)
@@ -85,7 +119,7 @@ def _comparisons(
 
 
 def _columns_agree(
-    module: Any, sources: list[str], tensors: CheckpointTensors, like: torch.Tensor
+    module: Any, sources: list[str], tensors: Tensors, like: torch.Tensor
 ) -> Iterator[bool]:
     """Compare columns and bias of a linear layer, part by part where several were fused into it."""
     width = tensors.shape(sources[0])[1]

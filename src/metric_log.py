@@ -11,6 +11,7 @@ import csv
 import io
 import logging
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -32,8 +33,8 @@ class MetricSink(Protocol):
     def log(self, values: Mapping[str, float], step: int) -> None:
         """Record values at a step of the run's own axis."""
 
-    def samples(self, rows: Sequence[Mapping[str, Any]], step: int) -> None:
-        """Record completions to read."""
+    def samples(self, rows: Sequence[Mapping[str, Any]], step: int, name: str) -> None:
+        """Record completions to read under a name of their own."""
 
     def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Record a table of the whole run: at least one row, all with the same columns."""
@@ -46,7 +47,7 @@ class MetricSink(Protocol):
 
 
 class JsonlSink:
-    """Append one object a line to `metrics.jsonl` and `samples.jsonl`; tables become CSV files."""
+    """Append one object a line to `metrics.jsonl` and files of samples; tables become CSV files."""
 
     def __init__(self, folder: Path, extra: Mapping[str, Any]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -58,10 +59,10 @@ class JsonlSink:
         row = {"step": step, "time_s": round(time.time(), 3), **self._extra, **values}
         append_jsonl(self._folder / "metrics.jsonl", [row])
 
-    def samples(self, rows: Sequence[Mapping[str, Any]], step: int) -> None:
-        """Append the rows with the step."""
+    def samples(self, rows: Sequence[Mapping[str, Any]], step: int, name: str) -> None:
+        """Append the rows with the step to `<name>.jsonl`."""
         append_jsonl(
-            self._folder / "samples.jsonl", [{"step": step, **self._extra, **row} for row in rows]
+            self._folder / f"{name}.jsonl", [{"step": step, **self._extra, **row} for row in rows]
         )
 
     def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -73,13 +74,13 @@ class JsonlSink:
         write_text_atomic(self._folder / f"{name}.csv", text.getvalue())
 
     def rewind(self, step: int) -> None:
-        """Take later lines out of `metrics.jsonl`."""
-        file = self._folder / "metrics.jsonl"
-        if not file.is_file():
-            return
+        """Take this log's later lines out of all files."""
         own = self._extra.items()
-        kept = [row for row in read_jsonl(file) if row["step"] <= step or not own <= row.items()]
-        write_jsonl_atomic(file, kept)
+        for file in self._folder.glob("*.jsonl"):
+            rows = read_jsonl(file)
+            kept = [row for row in rows if row.get("step", 0) <= step or not own <= row.items()]
+            if len(kept) < len(rows):
+                write_jsonl_atomic(file, kept)
 
     def close(self, summary: Mapping[str, Any]) -> None:
         """Nothing to do: every line is on disk already."""
@@ -101,6 +102,8 @@ class WandbSink:
             config=config.model_dump(mode="json") | dict(settings),
             mode=wandb_mode(config.wandb.mode),
             reinit="create_new",
+            id=_wandb_id(run.folder / f"wandb-{name}.id"),
+            resume="allow",
         )
         self._run.define_metric(step_name)
         self._run.define_metric("*", step_metric=step_name)
@@ -109,17 +112,17 @@ class WandbSink:
         """Send the values on the run's own axis."""
         self._run.log({self._step_name: step, **values})
 
-    def samples(self, rows: Sequence[Mapping[str, Any]], step: int) -> None:
+    def samples(self, rows: Sequence[Mapping[str, Any]], step: int, name: str) -> None:
         """Send a table of completions."""
         if rows:
-            self._run.log({self._step_name: step, "samples": _wandb_table(rows)})
+            self._run.log({self._step_name: step, name: _wandb_table(rows)})
 
     def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Send the table."""
         self._run.log({name: _wandb_table(rows)})
 
     def rewind(self, step: int) -> None:
-        """Nothing to do: each start is a run of its own in W&B."""
+        """Nothing to do: the same steps come again, and the later value of a step is shown."""
 
     def close(self, summary: Mapping[str, Any]) -> None:
         """Write the summary and finish the run."""
@@ -139,10 +142,10 @@ class MetricLog:
         for sink in self._sinks:
             sink.log(values, step)
 
-    def samples(self, rows: Sequence[Mapping[str, Any]], step: int) -> None:
-        """Record completions to read."""
+    def samples(self, rows: Sequence[Mapping[str, Any]], step: int, name: str = "samples") -> None:
+        """Record completions to read, under a name of their own."""
         for sink in self._sinks:
-            sink.samples(rows, step)
+            sink.samples(rows, step, name)
 
     def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Record a table of the whole run."""
@@ -197,6 +200,13 @@ def open_metric_log(
         title = f"{config.run.name}-{name or run.stage}"
         sinks.append(WandbSink(run, title, step_name, settings or {}))
     return MetricLog(sinks)
+
+
+def _wandb_id(file: Path) -> str:
+    """Return the id of this folder's W&B run, so that one that is resumed stays one run."""
+    if not file.is_file():
+        write_text_atomic(file, uuid.uuid4().hex[:12])
+    return file.read_text(encoding="utf-8")
 
 
 def _wandb_table(rows: Sequence[Mapping[str, Any]]) -> wandb.Table:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, PartialState
+from accelerate.utils import gather_object
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
@@ -35,6 +36,11 @@ def main_process_first() -> Iterator[None]:
     # Sampling may take hours, and the others must not give up waiting.
     with PartialState(timeout=timedelta(days=7)).main_process_first():
         yield
+
+
+def gathered(items: list[Any]) -> list[Any]:
+    """Return the items of all processes, in the order of their ranks, in every process."""
+    return items if process_count() == 1 else gather_object(items)
 
 
 class ParallelPolicy:

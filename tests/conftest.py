@@ -32,6 +32,8 @@ SMALL = {
     "grpo.evaluate_every": 2,
     "grpo.validation_rows": 24,
     "grpo.save_every": 1,
+    "grpo.sample_groups_every": 1,
+    "grpo.sample_groups": 1,
 }
 
 

@@ -1,0 +1,77 @@
+"""GRPO through the real TRL and vLLM: seeds, weight syncs, agreement of engine and policy."""
+
+from __future__ import annotations
+
+import pytest
+
+from src.policy import save_policy
+from tests.conftest import TINY_BASE, two_layer_model
+from tests.engine.engine_process import in_engine_process
+from tests.engine.grpo_process import observe_runs
+
+pytestmark = pytest.mark.engine
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Some short runs from the tiny base, on one engine."""
+    asked = {
+        "first": [],
+        "same seed": [],
+        "other seed": ["run.seed=18"],
+        "without refills": ["grpo.recipe=grpo"],
+        "stale": ["plant=the sync does nothing", "grpo.learning_rate=0.01"],
+    }
+    return in_engine_process(observe_runs, TINY_BASE, tmp_path_factory.mktemp("runs"), asked)
+
+
+def test_the_same_seed_samples_the_same_and_another_does_not(runs):
+    assert [step["texts"] for step in runs["first"]] == [
+        step["texts"] for step in runs["same seed"]
+    ]
+    losses = [[step["loss"] for step in runs[name]] for name in ("first", "same seed")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert runs["first"][0]["texts"] != runs["other seed"][0]["texts"]
+
+
+def test_members_of_a_group_differ(runs):
+    for name in ("first", "other seed", "without refills"):
+        for step in runs[name]:
+            groups = step["texts"]  # of an easy problem four samples may well be alike
+            assert sum(len(set(texts)) > 1 for texts in groups) > len(groups) / 2
+
+
+def test_engine_and_policy_agree_after_every_sync(runs):
+    for name in ("first", "without refills"):
+        for step in runs[name]:
+            assert step["train/importance_ratio"] == pytest.approx(1.0, abs=0.01)
+            assert step["train/logprob_gap"] < 0.01
+
+
+def test_a_sync_that_does_nothing_is_caught(runs):
+    assert "layers of the rollout engine hold other weights" in runs["stale"]
+
+
+def test_only_completions_cut_by_length_count_as_truncated(runs):
+    for step in runs["without refills"]:
+        members = [
+            (text, finished)
+            for texts, ends in zip(step["texts"], step["finished"], strict=True)
+            for text, finished in zip(texts, ends, strict=True)
+        ]
+        assert any("</answer>" in text for text, _ in members)
+        assert all(finished for text, finished in members if text.endswith("</answer>"))
+        cut = sum(not finished for _, finished in members) / len(members)
+        assert step["completions/clipped_ratio"] == pytest.approx(cut)
+
+
+def test_an_untied_output_layer_is_synced_too(tokenizer, tmp_path):
+    model = two_layer_model(tokenizer, tied=False)
+    save_policy(model, tokenizer, tmp_path / "model")
+    # Random weights answer nothing, so every group is dull; the engine must agree all the same.
+    overrides = ["grpo.recipe=grpo", "sampling.max_completion_tokens=40"]
+    asked = {"untied": overrides}
+    seen = in_engine_process(observe_runs, tmp_path / "model", tmp_path, asked)["untied"]
+    assert len(seen) == 2
+    for step in seen:
+        assert step["train/importance_ratio"] == pytest.approx(1.0, abs=0.01)
