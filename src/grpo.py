@@ -54,7 +54,6 @@ from src.vllm_engine import (
 TRL_METRICS = {
     "loss": "train/loss",
     "reward_std": "train/reward_std",
-    "entropy": "train/entropy",
     "kl": "train/kl",
     "clip_ratio/region_mean": "train/clip_rate",
     "grad_norm": "train/grad_norm",
@@ -67,7 +66,6 @@ class PolicyTrainer(GRPOTrainer):
     """TRL's trainer on rollouts of ours.
 
     Args:
-        source: of the rollouts.
         settings: the run's configuration.
         arguments: TRL's own.
     """
@@ -89,10 +87,8 @@ class PolicyTrainer(GRPOTrainer):
         trl_utils._use_triton = lambda _: True
         if settings.grpo.mode == "server":
             # TRL's client lives in the main process alone; every process samples its own share.
-            generation = self.vllm_generation
-            self._server = getattr(generation, "vllm_client", None) or VLLMClient(
-                base_url=settings.grpo.server_url
-            )
+            client = getattr(self.vllm_generation, "vllm_client", None)
+            self._server = client or VLLMClient(base_url=settings.grpo.server_url)
         if self.use_vllm:
             self._sync_in_trl = self.vllm_generation.sync_weights
             self.vllm_generation.sync_weights = self.sync_weights
@@ -146,7 +142,7 @@ class PolicyTrainer(GRPOTrainer):
         return training_rows(self.drawn, self.settings, self._tokenizer.eos_token_id)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        """Keep the advantages, in the order of the rollouts."""
+        """Keep the advantages."""
         output = super()._generate_and_score_completions(inputs)
         self.advantages = output["advantages"].tolist()
         return output
@@ -185,7 +181,7 @@ class PolicyTrainer(GRPOTrainer):
             with self.clock.part("logprobs"):
                 return (*self._scored(*arguments), None)
         logprobs, entropies = self._scored(*arguments)
-        self._correct_importance(self._loss_inputs, logprobs.detach())
+        self._correct_importance(self._loss_inputs, logprobs.detach(), entropies)
         return logprobs, entropies, None
 
     def _scored(
@@ -220,7 +216,9 @@ class PolicyTrainer(GRPOTrainer):
         self.flops += training_flops(policy, scores.lengths, scores.targets, layers, width)
         self.flops -= training_flops(policy, scores.shared, 0, layers, width)
 
-    def _correct_importance(self, inputs: dict[str, Any], logprobs: torch.Tensor) -> None:
+    def _correct_importance(
+        self, inputs: dict[str, Any], logprobs: torch.Tensor, entropies: torch.Tensor
+    ) -> None:
         """Weigh the advantages of a micro-batch by what the engine's sampling differs.
 
         A weight on the loss of a token is the same as one on its advantage, as it is not negative.
@@ -235,6 +233,7 @@ class PolicyTrainer(GRPOTrainer):
             grpo.importance_cap,
         )
         inputs["advantages"] = inputs["advantages"].unsqueeze(1) * weights  # (B, C)
+        agreement.entropy = (entropies * mask).sum().item()
         self.agreement += agreement
         agreement.check(self.settings.engine.swap_tolerance)
 
@@ -310,7 +309,11 @@ def trl_arguments(config: Config, output_folder: Path, **more: Any) -> GRPOConfi
         "disable_tqdm": True,
         "report_to": [],
     }
-    return GRPOConfig(**values | more)
+    arguments = GRPOConfig(**values | more)
+    if is_cpu(config.devices.train):
+        # accelerate numbers the processes of a CPU, and torch cannot load tensors to `cpu:1`.
+        vars(arguments)["_setup_devices"] = torch.device("cpu")
+    return arguments
 
 
 def _reward_function(name: str) -> Any:
@@ -326,7 +329,7 @@ def _reward_function(name: str) -> Any:
 
 
 def _pace(config: Config) -> Dataset:
-    """Return a data set that only tells TRL how many prompts a step has, and how many steps."""
+    """Return a data set that only tells TRL how many prompts there are a step, and steps."""
     return Dataset.from_list([{"prompt": ""}] * (config.grpo.prompts_per_step * config.grpo.steps))
 
 

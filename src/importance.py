@@ -27,6 +27,8 @@ class Agreement:
     """Absolute differences of log-probabilities, in nats."""
     corrected: float = 0.0
     """Tokens whose ratio was cut or left out."""
+    entropy: float = 0.0
+    """Entropies of the policy's next-token distributions, in nats."""
 
     def __add__(self, other: Agreement) -> Agreement:
         sums = {f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)}
@@ -53,6 +55,7 @@ class Agreement:
             "train/importance_ratio": self.ratio / tokens,
             "train/logprob_gap": self.gap / tokens,
             "train/importance_corrected_rate": self.corrected / tokens,
+            "train/entropy": self.entropy / tokens,
         }
 
 

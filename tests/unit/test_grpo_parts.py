@@ -106,11 +106,12 @@ def test_importance_weights_against_float64(mode):
 
 
 def test_agreement_of_several_processes_is_a_mean_over_tokens():
-    both = Agreement(10, 11.0, 0.2, 1) + Agreement(30, 29.0, 0.6, 0)
+    both = Agreement(10, 11.0, 0.2, 1, 3.0) + Agreement(30, 29.0, 0.6, 0, 5.0)
     assert both.metrics() == {
         "train/importance_ratio": 1.0,
         "train/logprob_gap": pytest.approx(0.02),
         "train/importance_corrected_rate": 0.025,
+        "train/entropy": 0.2,
     }
 
 
