@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -147,9 +148,10 @@ class StageCallback(TrainerCallback):
         generated = sum(record.tokens for record in records)
         device = trainer.accelerator.device
         values |= {
-            "train/generated_tokens_per_s": generated / max(seconds["generate"], 1e-9),
-            "train/trained_tokens_per_s": trained / max(seconds["train"], 1e-9),
-            "train/flops_per_s": flops / max(seconds["train"], 1e-9),
+            # A further pass over the same rollouts (grpo.iterations) generates nothing.
+            "train/generated_tokens_per_s": generated / (seconds["generate"] or math.inf),
+            "train/trained_tokens_per_s": trained / seconds["train"],
+            "train/flops_per_s": flops / seconds["train"],
             "train/memory_gib": memory_gib(device),
         }
         peak = peak_flops(device)

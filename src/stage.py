@@ -107,3 +107,5 @@ def _log_to_terminal() -> None:
     )
     for noisy in ("httpx", "vllm", "matplotlib", "transformers", "accelerate", "filelock"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    # It prints the whole of a completion that could not be scored; those are counted.
+    logging.getLogger("trl").setLevel(logging.ERROR)

@@ -28,6 +28,7 @@ BENCHMARKS = (
     "eval_throughput",
     "overlap_cost",
     "scaling",
+    "grpo_step",
     "grader_rate",
     "gpu_sft",
 )

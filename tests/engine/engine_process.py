@@ -64,8 +64,12 @@ def verified_loads(first: Path, second: Path, plant: str) -> list[str]:
 
 def sampled(folder: Path, prompts: list[list[int]], seeds: list[int]) -> list[list[int]]:
     """Return the token ids of one seeded sample a prompt."""
-    from src.vllm_engine import VllmEngine, sample_rollouts
+    from src.vllm_engine import VllmEngine, VllmRolloutPool
 
-    engine = VllmEngine(str(folder), tiny_config())
-    rollouts = sample_rollouts(engine._llm, prompts, tiny_config().sampling, seeds, 4)
-    return [rollout.ids for rollout in rollouts]
+    pool = VllmRolloutPool(
+        VllmEngine(str(folder), tiny_config())._llm, tiny_config().sampling, min_tokens=4
+    )
+    for key, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True)):
+        pool.add(key, prompt, seed)
+    rollouts = dict(pool.ended())
+    return [rollouts[key].ids for key in range(len(prompts))]

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from src.config_loading import load_config
+from src.pass_rates import starting_pass_rates
 from src.policy import save_policy
+from src.problems import load_problems
+from src.prompts import load_prompt
 from tests.conftest import TINY_BASE, two_layer_model
 from tests.engine.engine_process import in_engine_process
 from tests.engine.grpo_process import observe_runs
@@ -20,6 +24,7 @@ def runs(tmp_path_factory):
         "same seed": [],
         "other seed": ["run.seed=18"],
         "without refills": ["grpo.recipe=grpo"],
+        "again with KL": ["grpo.recipe=grpo", "grpo.iterations=2", "grpo.kl_beta=0.05"],
         "stale": ["plant=the sync does nothing", "grpo.learning_rate=0.01"],
     }
     return in_engine_process(observe_runs, TINY_BASE, tmp_path_factory.mktemp("runs"), asked)
@@ -52,6 +57,15 @@ def test_a_sync_that_does_nothing_is_caught(runs):
     assert "layers of the rollout engine hold other weights" in runs["stale"]
 
 
+def test_a_second_pass_over_the_same_rollouts_with_a_reference_policy(runs):
+    first, second = runs["again with KL"]
+    assert first["texts"] == second["texts"]
+    assert first["kl"] == pytest.approx(0.0, abs=1e-4)
+    assert second["kl"] > first["kl"]
+    assert first["seconds"]["logprobs"] > 0  # of the policy that sampled, and of the reference
+    assert second["seconds"].get("generate", 0.0) == 0.0
+
+
 def test_only_completions_cut_by_length_count_as_truncated(runs):
     for step in runs["without refills"]:
         members = [
@@ -75,3 +89,23 @@ def test_an_untied_output_layer_is_synced_too(tokenizer, tmp_path):
     assert len(seen) == 2
     for step in seen:
         assert step["train/importance_ratio"] == pytest.approx(1.0, abs=0.01)
+
+
+def test_pass_rates_of_the_starting_model_are_measured_once(tmp_path, monkeypatch):
+    config = load_config(
+        ["config/tiny/grpo_config.yaml"],
+        [
+            *("grpo.problem_filter=pass_rate", "grpo.pass_rate_samples=4", "data.train_rows=24"),
+            f"run.output_root={tmp_path}",
+        ],
+    )
+    problems = load_problems(config).train
+    prompt = load_prompt(config.data.prompt)
+    rates = starting_pass_rates(config, str(TINY_BASE), problems, prompt)
+    assert set(rates) == {problem.unique_id for problem in problems}
+    assert set(rates.values()) <= {0.0, 0.25, 0.5, 0.75, 1.0}
+    assert 0 < sum(rates.values()) < len(rates)
+    monkeypatch.setattr("src.pass_rates.EvalWorker", None)  # would be an error if it were asked
+    assert starting_pass_rates(config, str(TINY_BASE), problems, prompt) == rates
+    (file,) = (tmp_path / "pass_rates").iterdir()
+    assert "model.safetensors" in file.read_text()

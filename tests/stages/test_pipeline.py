@@ -142,6 +142,8 @@ def test_grpo_resumes_where_it_was(pipeline_run, tmp_path):
     lines = (stage / "metrics.jsonl").read_text().splitlines()
     steps = [row["step"] for row in map(json.loads, lines) if "train/reward" in row]
     assert steps == [1, 2, 3, 4]
+    wandb_id = (stage / "wandb-small-step3_GRPO.id").read_text()
+    assert list(stage.glob(f"wandb/offline-run-*-{wandb_id}")), "not the same W&B run"
 
 
 def run_script_launcher(config):
