@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch.nn.utils.rnn import pad_sequence
 from transformers import AttentionInterface
 from transformers.utils import is_flash_attn_2_available
 
@@ -74,54 +73,57 @@ def packed_sdpa(
         packed_groups: for each prompt its tokens and those of each completion behind it.
     """
     copies = query.shape[1] // key.shape[1]
-    heads = (query, key.repeat_interleave(copies, 1), value.repeat_interleave(copies, 1))
+    heads: tuple[torch.Tensor, ...] = (
+        query,
+        key.repeat_interleave(copies, 1),
+        value.repeat_interleave(copies, 1),
+    )
     attend = functools.partial(F.scaled_dot_product_attention, scale=scaling, dropout_p=dropout)
+    device = query.device.type
+    if device == "cpu":
+        # torch's CPU kernel takes up to twice as long in bfloat16, for a coarser result.
+        heads = tuple(tensor.float() for tensor in heads)
     if packed_groups is not None:
         lengths = tuple(prefix + sum(own) for prefix, own in packed_groups)
     else:
         lengths = packed_lengths or (query.shape[2],)
     parts = list(zip(*(tensor.split(lengths, 2) for tensor in heads), strict=True))
-    if packed_groups is not None:
-        attended = [
-            _attend_group(attend, q, k, v, (prefix, *own))
-            for (q, k, v), (prefix, own) in zip(parts, packed_groups, strict=True)
-        ]
-    else:
-        attended = [attend(q, k, v, is_causal=True) for q, k, v in parts]
-    return torch.cat(attended, 2).transpose(1, 2).contiguous(), None
+    with torch.autocast(device, enabled=device != "cpu" and torch.is_autocast_enabled(device)):
+        if packed_groups is not None:
+            attended = [
+                _attend_group(attend, part, (prefix, *own))
+                for part, (prefix, own) in zip(parts, packed_groups, strict=True)
+            ]
+        else:
+            attended = [attend(*part, is_causal=True) for part in parts]
+    return torch.cat(attended, 2).transpose(1, 2).to(query.dtype).contiguous(), None
 
 
 def _attend_group(
-    attend: Callable[..., torch.Tensor],
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    lengths: tuple[int, ...],
+    attend: Callable[..., torch.Tensor], heads: tuple[torch.Tensor, ...], lengths: tuple[int, ...]
 ) -> torch.Tensor:
     """Attend within one prompt and its completions, (1, heads, T, D) all of them.
 
-    The completions run as a batch, padded to the longest; G completions of at most L tokens.
-
     Args:
+        heads: queries, keys and values.
         lengths: of the prompt, then of each completion.
     """
-    prefix, own = lengths[0], lengths[1:]
-    q, k, v = (tensor[0].transpose(0, 1).split(lengths) for tensor in (query, key, value))
-    queries = pad_sequence(list(q[1:]), batch_first=True).transpose(1, 2)  # (G, heads, L, D)
-    longest = queries.shape[2]
-
-    def behind_prompt(parts: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        completions = pad_sequence(list(parts[1:]), batch_first=True)  # (G, L, heads, D)
-        prompts = parts[0].expand(len(own), *parts[0].shape)  # (G, prefix, heads, D)
-        return torch.cat([prompts, completions], 1).transpose(1, 2)
-
-    sees = torch.ones(longest, prefix + longest, dtype=torch.bool, device=query.device).tril(prefix)
-    completed = attend(queries, behind_prompt(k), behind_prompt(v), attn_mask=sees)
-    ends = [completed[i, :, :length] for i, length in enumerate(own)]
-    if not prefix:
-        return torch.cat(ends, 1)[None]
-    prompt = attend(*(t[:, :, :prefix] for t in (query, key, value)), is_causal=True)
-    return torch.cat([prompt[0], *ends], 1)[None]
+    queries, keys, values = (tensor.split(lengths, 2) for tensor in heads)
+    prefix, longest = lengths[0], max(lengths[1:])
+    device = heads[0].device
+    sees = torch.ones(longest, prefix + longest, dtype=torch.bool, device=device).tril(prefix)
+    attended = [attend(queries[0], keys[0], values[0], is_causal=True)] if prefix else []
+    for query, key, value in zip(queries[1:], keys[1:], values[1:], strict=True):
+        own = query.shape[2]
+        attended.append(
+            attend(
+                query,
+                torch.cat([keys[0], key], 2),
+                torch.cat([values[0], value], 2),
+                attn_mask=sees[:own, : prefix + own],
+            )
+        )
+    return torch.cat(attended, 2)
 
 
 AttentionInterface.register(PACKED_SDPA, packed_sdpa)
