@@ -3,9 +3,11 @@
     python run_pipeline.py --profile tiny
     python run_pipeline.py --profile tiny --steps 2,3
     python run_pipeline.py --profile full --dry-run
+    python run_pipeline.py --verify results/tiny
 
 A step that finished under the same configuration is skipped, an interrupted one goes on where it
-was; --fresh starts over and keeps the earlier attempt aside.
+was; --fresh starts over and keeps the earlier attempt aside. --verify derives every figure of a
+finished run again from its stored completions and hashes, and says what does not match.
 """
 
 from __future__ import annotations
@@ -44,6 +46,8 @@ def main() -> int:
     """Run the steps; return the exit code of the first that fails."""
     arguments = parse_arguments()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    if arguments.verify is not None:
+        return verify(arguments.verify)
     folder = PROFILES[arguments.profile]
     for number in arguments.steps:
         code = run_step(STEPS[number], folder, arguments)
@@ -83,6 +87,21 @@ def report(folder: Path) -> int:
     return 0
 
 
+def verify(folder: Path) -> int:
+    """Say what in a finished run does not match; return 1 if anything does not, 2 without a run."""
+    from src.verification import verify_run
+
+    try:
+        mismatches = verify_run(folder)
+    except ValueError as error:
+        LOGGER.error("%s", error)
+        return 2
+    for line in mismatches:
+        LOGGER.error("%s", line)
+    LOGGER.info("%s: %s", folder, f"{len(mismatches)} mismatches" if mismatches else "all holds")
+    return int(bool(mismatches))
+
+
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
@@ -98,6 +117,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--processes", type=int, default=1, help="processes (GPUs) of step 3")
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C")
     parser.add_argument("--dry-run", action="store_true", help="print every step's plan")
+    parser.add_argument("--verify", type=Path, metavar="RUN", help="check a finished run")
     parser.add_argument("--fresh", action="store_true", help="start over")
     parser.add_argument(
         "--resume", action="store_true", help="go on with an existing run (the default)"

@@ -50,11 +50,15 @@ class CheckpointStore:
     the `keep` latest. The newest alone carries the state that `--resume` continues from: it comes
     into being with the checkpoint, in one rename, so a run killed at any moment finds both or
     neither.
+
+    Args:
+        manifest: what made the run; a copy goes into each checkpoint.
     """
 
-    def __init__(self, folder: Path, keep: int) -> None:
+    def __init__(self, folder: Path, keep: int, manifest: Path | None = None) -> None:
         self._folder = folder
         self._keep = keep
+        self._manifest = manifest
         self._scores: dict[str, Score] = {}
         index = folder / "scores.json"
         if index.is_file():
@@ -82,6 +86,8 @@ class CheckpointStore:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         write(partial)
+        if self._manifest is not None:
+            shutil.copy(self._manifest, partial)
         described = {
             **asdict(checkpoint),
             "folder": final.name,
@@ -168,10 +174,7 @@ def verify_checkpoint(folder: Path) -> None:
     Raises:
         DamagedCheckpointError: naming the file.
     """
-    description = folder / _DESCRIPTION
-    if not description.is_file():
-        return
-    for name, expected in read_json(description).get("sha256", {}).items():
+    for name, expected in recorded_hashes(folder).items():
         file = folder / name
         if not file.is_file() or file_sha256(file) != expected:
             state = "is not what was written" if file.is_file() else "is missing"
@@ -179,3 +182,9 @@ def verify_checkpoint(folder: Path) -> None:
                 f"{file}: {state} (sha256 {expected[:12]}... recorded); write this checkpoint "
                 "again or use another"
             )
+
+
+def recorded_hashes(folder: Path) -> dict[str, str]:
+    """Return file name -> SHA-256 as written with a checkpoint; nothing for one from elsewhere."""
+    description = folder / _DESCRIPTION
+    return read_json(description).get("sha256", {}) if description.is_file() else {}

@@ -59,6 +59,8 @@ class DataConfig(Section):
     """JSONL, JSONL.gz or Parquet of training problems (`source: files`)."""
     test_file: str | None = None
     """JSONL, JSONL.gz or Parquet of test problems (`source: files`)."""
+    test_set: Literal["all", "math500"] = "all"
+    """Test problems: all, or MATH-500 (rows marked `in_math500`; from the hub its own data set)."""
     hub_dataset: str = "EleutherAI/hendrycks_math"
     """Hub id of MATH; one configuration per subject."""
     numina_dataset: str = "AI-MO/NuminaMath-CoT"
@@ -75,6 +77,9 @@ class DataConfig(Section):
     """MATH subjects to load from the hub."""
     prompt: str = "prompts/rl_zero.prompt"
     """Prompt template with one `{question}`."""
+    remove_duplicates: Literal["exact", "numbers", "near"] = "exact"
+    """Leave out of training what repeats a test problem: to the letter (case and white space
+    folded; always), but for its numbers, or nearly (8-token Jaccard of 0.6)."""
     train_rows: Positive | None = None
     """Training problems to use; None for all that remain after validation."""
     validation_rows: Positive = 500
@@ -126,6 +131,17 @@ class SamplingConfig(Section):
     """Completions a problem in the test evaluation; above 1, pass@k is reported too."""
 
 
+class EvaluationConfig(Section):
+    prompts: list[str] = []
+    """Further prompts to score beside `data.prompt`: names in prompts/, or files."""
+    greedy: bool = False
+    """Score greedily too, beside the sampled completions."""
+    pass_at: list[Positive] = []
+    """k of pass@k and maj@k; empty for 1, 2, 4, ... up to sampling.samples."""
+    shots: Positive = 4
+    """Worked training problems in a prompt that has `{examples}`."""
+
+
 class GraderConfig(Section):
     children: Positive = 2
     """Symbolic grader processes that each process may use at once."""
@@ -153,6 +169,8 @@ class Config(Section):
     """The vLLM engine."""
     sampling: SamplingConfig = SamplingConfig()
     """How completions are drawn in every evaluation and rollout."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """What step 0 and evaluate_model.py score besides."""
     sft: SftDataConfig = SftDataConfig()
     """What step 2 trains on."""
     train: TrainConfig = TrainConfig()
@@ -179,6 +197,12 @@ class Config(Section):
         yield from self.grpo.problems(processes=1)
         if data.source == "files" and not (data.train_file and data.test_file):
             yield "data.train_file and data.test_file: both are needed with data.source: files"
+        beyond = [k for k in self.evaluation.pass_at if k > self.sampling.samples]
+        if beyond:
+            yield (
+                f"evaluation.pass_at: {beyond} needs as many samples a problem; raise "
+                f"sampling.samples = {self.sampling.samples}"
+            )
         if self.sampling.max_completion_tokens >= self.engine.max_model_tokens:
             yield (
                 f"engine.max_model_tokens: {self.engine.max_model_tokens} leaves no room for a "

@@ -20,7 +20,8 @@ from types import TracebackType
 from src.checkpoints import Checkpoint, verify_checkpoint
 from src.config_schema import Config
 from src.devices import is_main_process, prepare_worker_process, worker_environment
-from src.evaluation import EvalReport, EvalTask, evaluate
+from src.eval_report import EvalReport
+from src.evaluation import EvalTask, evaluate
 from src.swap_verifier import StaleWeightsError, SwapVerifier
 from utils.drgrpo_grader import set_children
 
@@ -100,7 +101,7 @@ class EvalWorker:
 
     def define(self, task: EvalTask) -> None:
         """Say what a split name means from now on."""
-        self._tasks[task.split] = task
+        self._tasks[task.name] = task
         if not self._idle:
             self._send(task)
 
@@ -250,7 +251,7 @@ def _serve(
         while True:
             message = connection.recv()
             if isinstance(message, EvalTask):
-                known[message.split] = message
+                known[message.name] = message
             else:
                 connection.send(_answer(message, known, verifier))
     except (EOFError, BrokenPipeError, ConnectionResetError):

@@ -21,6 +21,7 @@ from src.optimization import EarlyStopping, Schedule
 from src.parallel import main_process_first
 from src.policy import choose_attention, load_policy
 from src.prompts import PromptTemplate
+from src.provenance import MANIFEST
 from src.rejection_sampling import draw_traces, select_traces, trace_task
 from src.run_directory import Run
 from src.scoring import record_validation, validation_task
@@ -74,7 +75,9 @@ class FineTuning:
         several = config.sft.source == "rejection_sampling"
         folder = self.run.folder / "checkpoints"
         store = CheckpointStore(
-            folder / f"round_{round_number}" if several else folder, config.train.keep
+            folder / f"round_{round_number}" if several else folder,
+            config.train.keep,
+            self.run.folder / MANIFEST,
         )
         built = build_examples(rows, self.tokenizer, config.train.max_tokens, config.sft.keep)
         self.training_data = log_left_out(built).outcome()

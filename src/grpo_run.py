@@ -23,7 +23,8 @@ from src.artifacts import read_json, write_json_atomic
 from src.checkpoints import CheckpointStore
 from src.collapse import CollapseWatch
 from src.devices import is_main_process
-from src.evaluation import EvalReport, EvalTask, evaluate
+from src.eval_report import EvalReport
+from src.evaluation import EvalTask, evaluate
 from src.grpo import TRL_METRICS, PolicyTrainer
 from src.importance import Agreement
 from src.metric_log import MetricLog

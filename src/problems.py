@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 from src.config_loading import ConfigError, resolve_path
 from src.config_schema import Config
 from utils.dataset_loader import (
+    DataError,
     ProblemSet,
     SplitSizes,
     load_from_files,
     load_from_hub,
     load_synthetic,
 )
+from utils.near_duplicates import KINDS, Match, find_duplicates
+from utils.problem import Problem
 
+_EXAMPLES = 5
 LOGGER = logging.getLogger(__name__)
 
 
@@ -31,11 +38,19 @@ def load_problems(config: Config) -> ProblemSet:
         if data.train_file is None or data.test_file is None:
             raise ConfigError("data.train_file and data.test_file: both are needed")
         problems = load_from_files(
-            resolve_path(data.train_file), resolve_path(data.test_file), sizes, seed
+            resolve_path(data.train_file),
+            resolve_path(data.test_file),
+            sizes,
+            seed,
+            test_set=data.test_set,
         )
     else:
         train = data.numina_dataset if data.source == "numina" else None
-        problems = load_from_hub(data.hub_dataset, data.subjects, sizes, seed, train)
+        problems = load_from_hub(
+            data.hub_dataset, data.subjects, sizes, seed, train, test_set=data.test_set
+        )
+    if data.source != "synthetic":  # generated problems share their wording on purpose
+        problems = without_duplicates(problems, data.remove_duplicates)
     for name in ("train", "validation", "test"):
         LOGGER.info("data: %d %s problems", len(problems.split(name)), name)
     if problems.without_answer:
@@ -50,3 +65,62 @@ def load_problems(config: Config) -> ProblemSet:
             problems.overlap_removed,
         )
     return problems
+
+
+def without_duplicates(problems: ProblemSet, remove: str) -> ProblemSet:
+    """Report which training and validation problems repeat a test problem; leave out some.
+
+    Args:
+        remove: `exact` leaves out no more than the loader did; `numbers` those that differ in
+            their numbers alone; `near` also those that are alike.
+
+    Raises:
+        DataError: when nothing is left to train on.
+    """
+    fitted = [*problems.validation, *problems.train]
+    test = [problem.problem for problem in problems.test]
+    matches = list(find_duplicates((problem.problem for problem in fitted), test))
+    removed_kinds = {"exact": (), "numbers": ("numbers",), "near": ("numbers", "near")}[remove]
+    gone = {match.index for match in matches if match.kind in removed_kinds}
+    first_train = len(problems.validation)
+    train = [p for i, p in enumerate(problems.train, first_train) if i not in gone]
+    validation = [p for i, p in enumerate(problems.validation) if i not in gone]
+    if not train or not validation:
+        raise DataError(
+            f"data.remove_duplicates: {remove} leaves {len(train)} training and {len(validation)} "
+            "validation problems; give larger files, or remove less"
+        )
+    found = _describe(matches, fitted, problems.test, removed_kinds)
+    for kind, one in found.items():
+        LOGGER.info(
+            "data: %d training or validation problems repeat a test problem (%s); %d left out",
+            one["count"], kind, one["removed"],
+        )  # fmt: skip
+    return replace(problems, train=train, validation=validation, duplicates=found)
+
+
+def _describe(
+    matches: Sequence[Match],
+    fitted: Sequence[Problem],
+    test: Sequence[Problem],
+    removed_kinds: Sequence[str],
+) -> dict[str, dict[str, Any]]:
+    """Count the matches of each kind, with examples."""
+    described: dict[str, dict[str, Any]] = {}
+    for kind in KINDS:
+        same = [match for match in matches if match.kind == kind]
+        if not same:
+            continue
+        described[kind] = {
+            "count": len(same),
+            "removed": len(same) if kind in removed_kinds else 0,
+            "examples": [
+                {
+                    "similarity": round(match.similarity, 3),
+                    "fitted": fitted[match.index].problem,
+                    "test": test[match.other].problem,
+                }
+                for match in same[:_EXAMPLES]
+            ],
+        }
+    return described

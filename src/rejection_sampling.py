@@ -130,7 +130,7 @@ def select_traces(
 
 def _drawn_before(task: EvalTask, file: Path) -> list[dict[str, Any]]:
     """Return the rows of a file that holds every sample of every problem, else none."""
-    # Lines are counted first: of a killed run's file the last line may be half a row.
+    # Lines are counted first: a file that was cut short may end in half a row.
     if not file.is_file() or _line_count(file) != len(task.problems) * task.samples:
         return []
     rows = read_jsonl(file)

@@ -1,23 +1,23 @@
 """Put the finished stages of one pipeline run into a table and a figure.
 
-Reads `<stage>/outcome.json` and `<stage>/metrics.jsonl` under the run folder, and writes
-`report.json`, `report.md` and `report.png` beside them.
+Reads `<stage>/outcome.json`, `metrics.jsonl` and `completions.jsonl` under the run folder, and
+writes `report.json`, `report.md`, `report.png` and `report.html` beside them.
 """
 
 from __future__ import annotations
 
-import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-
 from src import artifacts
+from src.comparison import Difference, Scored, paired_difference, read_scored
 from src.config_loading import ROOT
+from src.report_page import render_page
+from src.report_plots import draw_run
 from src.run_directory import SEARCH_STAGE
 from src.search_summary import describe_search
-from utils.statistics import newcombe_difference_interval, wilson_interval
+from src.tables import interval, percent
 
 STAGES = ("step0_baseline", SEARCH_STAGE, "step2_sft", "step3_GRPO")
 Record = dict[str, Any]
@@ -25,34 +25,33 @@ Record = dict[str, Any]
 _SEARCH_KEYS = ("stage", "trials", "pruned", "failed", "best", "difference", "busy", "wall_s")
 _SCORED_KEYS = (
     *("stage", "n", "accuracy", "accuracy_ci95", "format_rate", "outcomes"),
-    *("wall_s", "checkpoint"),
+    *("accuracy_well_formed", "accuracy_anywhere", "wall_s", "checkpoint"),
 )
 _COMPARED = ("profile", "n", "test_set", "prompt_sha256", "sampling")
 _HEADER = (
-    *("stage", "n", "accuracy %", "95 % interval", "format %"),
+    *("stage", "n", "accuracy %", "95 % interval", "format %", "of well-formed %", "anywhere %"),
     *("correct", "wrong", "format failure", "unscorable"),
-    *("improvement (points)", "minutes"),
+    *("over the stage before (points)", "minutes"),
 )
-# Okabe and Ito's palette, which stays distinct under the common colour-vision deficiencies.
-_BLUE, _ORANGE, _VERMILLION = "#0072B2", "#E69F00", "#D55E00"
-_CURVES: dict[str, Record] = {
-    "train/accuracy": {"color": _VERMILLION, "alpha": 0.6, "lw": 1},
-    "validation/accuracy": {"color": _BLUE, "marker": "o", "markersize": 4},
-}
 
 
 def write_report(run_folder: Path) -> Path:
-    """Write report.png, report.md and report.json of the finished stages; return the last's path.
+    """Write the report of the finished stages in all its forms; return report.json's path.
 
     Raises:
         ValueError: no stage finished, or the stages' accuracies are not comparable.
     """
-    outcomes = _read_outcomes(run_folder)
-    _refuse_mixtures(run_folder, outcomes)
-    report = _build_report(outcomes)
-    text = _render_markdown(report, outcomes, run_folder.name)
-    artifacts.write_bytes_atomic(run_folder / "report.png", _draw(report, run_folder))
+    outcomes = read_outcomes(run_folder)
+    refuse_mixtures(run_folder, outcomes)
+    report = build_report(run_folder, outcomes)
+    text = render_markdown(report, outcomes, run_folder.name)
+    artifacts.write_bytes_atomic(
+        run_folder / "report.png", draw_run(_evaluated(report), run_folder)
+    )
     artifacts.write_text_atomic(run_folder / "report.md", text)
+    gain = "".join(_describe_gain(report["whole_gain"]))
+    page = render_page(report, outcomes, run_folder, gain)
+    artifacts.write_text_atomic(run_folder / "report.html", page)
     artifacts.write_json_atomic(run_folder / "report.json", report)
     return run_folder / "report.json"
 
@@ -69,7 +68,7 @@ def render_table(report: Record) -> str:
     return "\n".join([*lines, *map(describe_search, searches)])
 
 
-def _read_outcomes(run_folder: Path) -> dict[str, Record]:
+def read_outcomes(run_folder: Path) -> dict[str, Record]:
     """Return each finished stage's outcome, in pipeline order."""
     files = {stage: run_folder / stage / "outcome.json" for stage in STAGES}
     outcomes = {stage: artifacts.read_json(file) for stage, file in files.items() if file.is_file()}
@@ -81,7 +80,7 @@ def _read_outcomes(run_folder: Path) -> dict[str, Record]:
     return outcomes
 
 
-def _refuse_mixtures(run_folder: Path, outcomes: dict[str, Record]) -> None:
+def refuse_mixtures(run_folder: Path, outcomes: dict[str, Record]) -> None:
     """Raise unless all evaluations answer the same question in the same way."""
     scored = [outcome for stage, outcome in outcomes.items() if stage != SEARCH_STAGE]
     problems = []
@@ -97,33 +96,57 @@ def _refuse_mixtures(run_folder: Path, outcomes: dict[str, Record]) -> None:
         )
 
 
-def _build_report(outcomes: dict[str, Record]) -> Record:
+def build_report(run_folder: Path, outcomes: Mapping[str, Record]) -> Record:
     """Collect what report.json states; each improvement is over the scored stage before."""
+    scored = {stage: read_scored(run_folder / stage) for stage in outcomes if stage != SEARCH_STAGE}
     entries: list[Record] = []
-    previous: Record | None = None
+    previous: str | None = None
     for stage, outcome in outcomes.items():
         keys = _SEARCH_KEYS if stage == SEARCH_STAGE else _SCORED_KEYS
         entry = {key: outcome[key] for key in keys}
         if stage != SEARCH_STAGE:
-            entry["improvement"] = _improvement(outcome, previous) if previous else None
-            previous = outcome
+            before = scored[previous] if previous else None
+            entry["improvement"] = before and _in_points(_difference(before, scored[stage]))
+            previous = stage
         entries.append(entry)
+    first = next(iter(scored), None)
     return {
         "profile": next(iter(outcomes.values()))["profile"],
-        "test_set": previous["test_set"] if previous else None,
+        "test_set": outcomes[first]["test_set"] if first else None,
         "stages": entries,
+        "whole_gain": _whole_gain(list(scored.values())),
+        "variants": outcomes[first].get("variants", {}) if first else {},
     }
 
 
-def _improvement(outcome: Record, previous: Record) -> Record:
-    """Return the gain in percentage points, with its 95 % interval."""
-    n, n_before = outcome["n"], previous["n"]
-    # With several samples a problem each problem counts once: its samples are alike.
-    correct, correct_before = outcome["accuracy"] * n, previous["accuracy"] * n_before
-    bounds = newcombe_difference_interval(correct, n, correct_before, n_before)
+def _difference(before: Scored, after: Scored, *, found: bool = False) -> Difference:
+    return paired_difference(before.means(found=found), after.means(found=found))
+
+
+def _whole_gain(scored: list[Scored]) -> Record | None:
+    """Tell apart what the first and the last stage differ by: format, and answers."""
+    if len(scored) < 2:
+        return None
+    first, last = scored[0], scored[-1]
+    gain, answers = _difference(first, last), _difference(first, last, found=True)
     return {
-        "points": 100 * (correct / n - correct_before / n_before),
-        "ci95": [100 * bound for bound in bounds],
+        "from": first.stage,
+        "to": last.stage,
+        "accuracy": _in_points(gain),
+        "anywhere": _in_points(answers),
+        "format_points": 100 * (gain.difference - answers.difference),
+    }
+
+
+def _in_points(difference: Difference) -> Record:
+    """Return a difference in percentage points."""
+    return {
+        "points": 100 * difference.difference,
+        "ci95": [100 * bound for bound in difference.ci95],
+        "won": difference.won,
+        "lost": difference.lost,
+        "p_value": difference.p_value,
+        "said": str(difference),
     }
 
 
@@ -134,21 +157,18 @@ def _evaluated(report: Record) -> list[Record]:
 
 def _cells(entry: Record) -> tuple[str, ...]:
     """Format a scored stage's table row, matching `_HEADER`."""
-    lower, upper = entry["accuracy_ci95"]
     counts = entry["outcomes"]
-    gain = "-"
-    if entry["improvement"]:
-        low, high = entry["improvement"]["ci95"]
-        gain = f"{entry['improvement']['points']:+.1f} ({low:+.1f} to {high:+.1f})"
+    gain = entry["improvement"]
     return (
-        *(entry["stage"], str(entry["n"]), f"{100 * entry['accuracy']:.1f}"),
-        *(f"{100 * lower:.1f} to {100 * upper:.1f}", f"{100 * entry['format_rate']:.1f}"),
+        *(entry["stage"], str(entry["n"]), percent(entry["accuracy"])),
+        *(interval(entry["accuracy_ci95"]), percent(entry["format_rate"])),
+        *(percent(entry["accuracy_well_formed"]), percent(entry["accuracy_anywhere"])),
         *(str(counts[key]) for key in ("correct", "wrong_answer", "format_failure", "unscorable")),
-        *(gain, f"{entry['wall_s'] / 60:.1f}"),
+        *(gain["said"] if gain else "-", f"{entry['wall_s'] / 60:.1f}"),
     )
 
 
-def _render_markdown(report: Record, outcomes: dict[str, Record], run_name: str) -> str:
+def render_markdown(report: Record, outcomes: dict[str, Record], run_name: str) -> str:
     """Write the table, what it was measured with, and the figure."""
     rows = [
         (*_cells(entry), f"`{entry['checkpoint'].removeprefix(f'{ROOT}/')}`")
@@ -159,13 +179,46 @@ def _render_markdown(report: Record, outcomes: dict[str, Record], run_name: str)
         f"# Results of run {run_name} (profile {report['profile']})",
         "\n".join(f"| {' | '.join(row)} |" for row in table) if rows else "No stage was evaluated.",
         *_show_search(outcomes.get(SEARCH_STAGE)),
-        "Accuracy is the share of all test problems answered correctly, with its Wilson interval. "
-        "The improvement is over the row above; its interval (Newcombe's method 10) treats the two "
-        "as independent samples, which is cautious for stages scored on the same problems.",
+        *_describe_gain(report["whole_gain"]),
+        *_show_variants(report["variants"]),
+        "Accuracy is the share of all test problems answered correctly in the right format, with "
+        "its Wilson interval; beside it the share among well-formed completions, and the share of "
+        "completions in which the right answer stands anywhere. Stages are compared on the same "
+        "problems: Tango's interval of the paired difference, McNemar's exact test.",
         "\n".join(_describe_conditions(outcomes)),
         "![Accuracy and format rate by stage, and training curves](report.png)",
     ]
     return "\n\n".join(blocks) + "\n"
+
+
+def _describe_gain(gain: Record | None) -> list[str]:
+    """Say how much of the whole gain is format."""
+    if gain is None:
+        return []
+    return [
+        f"From {gain['from']} to {gain['to']}: {gain['accuracy']['said']}. The right answer, "
+        f"whatever the format: {gain['anywhere']['said']}. So {gain['format_points']:+.1f} points "
+        "of the gain are format, learning to put a right answer in its place."
+    ]
+
+
+def _show_variants(variants: Record) -> list[str]:
+    """Put the first stage's other prompts and decodings in a table of their own."""
+    if not variants:
+        return []
+    header = ("asked otherwise", "n", "accuracy %", "95 % interval", "format %", "anywhere %")
+    rows = [
+        (
+            *(name, str(found["n"]), percent(found["accuracy"]), interval(found["accuracy_ci95"])),
+            *(percent(found["format_rate"]), percent(found["accuracy_anywhere"])),
+        )
+        for name, found in variants.items()
+    ]
+    table = [header, ("---", *["---:"] * (len(header) - 1)), *rows]
+    return [
+        "The first model asked in other ways (another yardstick than the table above):",
+        "\n".join(f"| {' | '.join(row)} |" for row in table),
+    ]
 
 
 def _show_search(outcome: Record | None) -> list[str]:
@@ -190,56 +243,3 @@ def _describe_conditions(outcomes: dict[str, Record]) -> list[str]:
         values = dict.fromkeys(outcome[key] for outcome in outcomes.values())
         lines.append(f"- {key.capitalize()}: {'; '.join(values)}")
     return lines
-
-
-def _draw(report: Record, run_folder: Path) -> bytes:
-    """Draw rates by stage (left) and training curves (right) as a PNG."""
-    figure = Figure(figsize=(11, 3.8), layout="constrained")
-    rates, sft, grpo = figure.subplots(1, 3, width_ratios=(1.4, 1, 1))
-    sft.sharey(grpo)
-    _draw_rates(rates, _evaluated(report))
-    _draw_curves(sft, "SFT", run_folder / "step2_sft")
-    _draw_curves(grpo, "GRPO", run_folder / "step3_GRPO")
-    # Only now: a limit set before the last curve would stop the shared axis from growing.
-    grpo.set_ylim(bottom=0)
-    for axes in (rates, sft, grpo):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", alpha=0.3)
-        axes.set_axisbelow(True)
-    image = io.BytesIO()
-    figure.savefig(image, format="png", dpi=130)
-    return image.getvalue()
-
-
-def _draw_rates(axes: Axes, entries: list[Record]) -> None:
-    """Draw accuracy and format rate by stage with their 95 % intervals."""
-    for key, shift, colour in (("accuracy", -0.2, _BLUE), ("format_rate", 0.2, _ORANGE)):
-        for place, entry in enumerate(entries):
-            x, value = place + shift, entry[key]
-            lower, upper = wilson_interval(round(value * entry["n"]), entry["n"])
-            label = None if place else key.replace("_", " ")
-            axes.bar(x, value, 0.38, color=colour, label=label)
-            axes.errorbar(x, value, [[value - lower], [upper - value]], color="black", capsize=3)
-            axes.text(x, upper + 0.01, f"{100 * value:.1f}", ha="center", va="bottom")
-    names = [entry["stage"].replace("_", "\n", 1) for entry in entries]
-    axes.set(title="Test set, with 95 % intervals", ylabel="share of problems", ylim=(0, 1.25))
-    axes.set_xticks(range(len(entries)), names)
-    axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
-    if entries:
-        axes.legend(loc="upper center", ncols=2, frameon=False)
-
-
-def _draw_curves(axes: Axes, title: str, stage_folder: Path) -> None:
-    """Draw train and validation accuracy by step, whichever were logged."""
-    path = stage_folder / "metrics.jsonl"
-    rows = artifacts.read_jsonl(path) if path.exists() else []
-    for name, style in _CURVES.items():
-        # A resumed stage logs some steps twice; the later value is the one that counts.
-        points = sorted({row["step"]: row[name] for row in rows if name in row}.items())
-        if points:
-            axes.plot(*zip(*points, strict=True), label=name.replace("/", " "), **style)
-    axes.set(title=f"{title}, by step", xlabel="optimizer step")
-    axes.locator_params(axis="x", integer=True, nbins=6)
-    axes.legend(handles=axes.lines, loc="lower right", frameon=False)
-    if not axes.lines:
-        axes.text(0.5, 0.5, "no curve logged", transform=axes.transAxes, ha="center")

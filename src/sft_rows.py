@@ -6,15 +6,15 @@ import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from src.config_loading import resolve_path
 from src.config_schema import Config
 from src.config_training import WeightedFile
 from src.prompts import PromptTemplate
+from utils.answer_forms import extract_boxed
 from utils.contained_texts import ContainedTexts
 from utils.dataset_loader import ProblemSet
-from utils.drgrpo_grader import extract_boxed
-from utils.hashing import file_sha256
 from utils.problem import Problem, normalised_text
 from utils.sft_file_loader import SolutionRow, load_sft_rows
 
@@ -40,9 +40,9 @@ def training_rows(config: Config, problems: ProblemSet, template: PromptTemplate
     return rows_from_problems(problems.train, template)
 
 
-def training_file_hashes(config: Config) -> dict[str, str]:
-    """Return the SHA-256 of each of `sft.files`, for the manifest; load the rows first."""
-    return {item.file: file_sha256(resolve_path(item.file)) for item in config.sft.files}
+def training_files(config: Config) -> list[Path]:
+    """Return where `sft.files` are, for the manifest; load the rows first."""
+    return [resolve_path(item.file) for item in config.sft.files]
 
 
 def rows_from_problems(problems: Sequence[Problem], template: PromptTemplate) -> list[SftRow]:

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 
 from src.artifacts import write_text_atomic
 from src.config_loading import nested_yaml
+from src.eval_report import EvalReport
 from src.eval_worker import EvalWorker
-from src.evaluation import EvalReport
 from src.file_locks import file_lock
 from src.metric_log import open_metric_log
 from src.run_directory import Run, read_outcome

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from src.checkpoints import Checkpoint
 from src.config_schema import Config
-from src.evaluation import EvalReport
+from src.eval_report import EvalReport
 from src.metric_log import MetricLog
 from src.optimization import EarlyStopping
 from src.study_folder import trial_folder

@@ -2,16 +2,22 @@
 
     python step0_baseline/evaluate_model.py results/tiny/step2_sft/checkpoints/step_000050 \\
         --config config/tiny/baseline_config.yaml
+    ... MODEL --prompts question_only qwen_boxed few_shot --greedy     # more ways of asking
+    ... --compare results/tiny/step2_sft results/tiny/step3_GRPO       # folders, or models
+    ... --regrade results/tiny/step3_GRPO/completions.jsonl [--patient] [--output FILE]
 
-Writes to results/<run>/evaluations/<model name>/: completions.jsonl, summary.json, outcome.json.
+Writes to results/<run>/evaluations/<model name>/: completions.jsonl (completions-<variant>.jsonl),
+summary.json, outcome.json; comparisons to results/<run>/comparisons/. Comparing and grading again
+need no model.
 """
 
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 from src.config_schema import Config
+from src.evaluate_command import evaluation_name, stage_arguments
+from src.evaluate_command import main as compare_or_regrade
 from src.run_directory import Run
 from src.stage import run_stage
 
@@ -22,25 +28,22 @@ def main(config: Config, run: Run) -> None:
     """Evaluate `config.model.path`, which the first argument of the command line replaced."""
     from src.policy import resolve_model
     from src.problems import load_problems
-    from src.prompts import load_prompt
-    from src.scoring import score_on_test, test_task
+    from src.scoring import score_on_test, test_tasks
 
     problems = load_problems(config)
-    task = test_task(run, problems, load_prompt(config.data.prompt))
+    tasks = test_tasks(run, problems)
     model = resolve_model(config.model.path)
-    run.begin(data=problems.file_hashes, model=model)
-    run.finish(**score_on_test(run, model, task))
+    run.begin(data=problems.provenance(), model=model)
+    run.finish(**score_on_test(run, model, tasks))
 
 
 if __name__ == "__main__":
-    arguments = sys.argv[1:]
-    name = "model"
-    if arguments and not arguments[0].startswith("-"):
-        model_path = arguments.pop(0)
-        name = "_".join(Path(model_path).parts[-3:])
-        arguments += ["--set", f"model.path={model_path}"]
+    code = compare_or_regrade(sys.argv[1:], DEFAULT_CONFIG)
+    if code is not None:
+        sys.exit(code)
+    model_path, arguments = stage_arguments(sys.argv[1:])
     run_stage(
-        f"evaluations/{name}",
+        evaluation_name(model_path),
         main,
         default_config=DEFAULT_CONFIG,
         description=__doc__ or "",

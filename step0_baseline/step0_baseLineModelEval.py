@@ -20,14 +20,13 @@ def main(config: Config, run: Run) -> None:
     """Evaluate the base model on the test problems."""
     from src.policy import resolve_model
     from src.problems import load_problems
-    from src.prompts import load_prompt
-    from src.scoring import score_on_test, test_task
+    from src.scoring import score_on_test, test_tasks
 
     problems = load_problems(config)
-    prompt = load_prompt(config.data.prompt)
+    tasks = test_tasks(run, problems)
     model = resolve_model(config.model.path)
-    run.begin(data=problems.file_hashes, model=model)
-    run.finish(**score_on_test(run, model, test_task(run, problems, prompt)))
+    run.begin(data=problems.provenance(), model=model)
+    run.finish(**score_on_test(run, model, tasks))
 
 
 if __name__ == "__main__":

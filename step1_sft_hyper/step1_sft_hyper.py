@@ -30,7 +30,7 @@ def main(config: Config, run: Run) -> None:
     from src.prompts import load_prompt
     from src.search_data import drawn_rows, search_tasks
     from src.sft_examples import build_examples, log_left_out
-    from src.sft_rows import training_file_hashes, training_rows
+    from src.sft_rows import training_files, training_rows
     from src.study_queue import open_study
     from src.study_report import close_study, closing_turn
 
@@ -39,7 +39,7 @@ def main(config: Config, run: Run) -> None:
     model = resolve_model(config.model.path)
     tokenizer = load_tokenizer(model, config)
     rows = training_rows(config, problems, prompt)
-    run.begin(data=problems.file_hashes | training_file_hashes(config), model=model)
+    run.begin(data=problems.provenance(*training_files(config)), model=model)
     queue = open_study(run.folder, config, TRIAL_FAILURES)
     with EvalWorker(config, model, search_tasks(config, problems, prompt, tokenizer)) as worker:
         if config.sft.source == "rejection_sampling":

@@ -28,6 +28,7 @@ def main(config: Config, run: Run) -> None:
     from src.policy import load_tokenizer
     from src.problems import load_problems
     from src.prompts import load_prompt
+    from src.provenance import MANIFEST
     from src.rollout_source import RolloutSource
     from src.scoring import starting_model, test_task, validation_task, write_test_outcome
 
@@ -36,18 +37,18 @@ def main(config: Config, run: Run) -> None:
     model = starting_model(config)
     tokenizer = load_tokenizer(model, config)
     usable = usable_problems(problems.train, prompt, tokenizer, config)
-    run.begin(data=problems.file_hashes, model=model)
+    run.begin(data=problems.provenance(), model=model)
     test = test_task(run, problems, prompt)
     task = validation_task(config, problems, prompt, config.grpo.validation_rows)
     source = RolloutSource(problem_stream(model, usable, prompt, tokenizer, config), config)
-    store = CheckpointStore(run.folder / "checkpoints", keep=1)
+    store = CheckpointStore(run.folder / "checkpoints", keep=1, manifest=run.folder / MANIFEST)
     trainer = build_trainer(model, tokenizer, source, config, run.folder / "trl")
     with open_metric_log(run) as metrics:
         callback = StageCallback(trainer, metrics, store, task)
         train(trainer, callback, resume=run.resume)
     if is_main_process():
         report = score_best(trainer, store, test, config.engine.swap_tolerance)
-        outcome = write_test_outcome(run, report, test)
+        outcome = write_test_outcome(run, [test], {test.name: report})
         run.finish(best_step=store.best().step, collapsed=callback.stopped, **outcome)
 
 

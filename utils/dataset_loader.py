@@ -16,12 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from utils.drgrpo_grader import extract_boxed
+from utils.answer_forms import extract_boxed
 from utils.hashing import file_sha256
 from utils.problem import Problem, normalised_text
 from utils.problem_generator import generate_problems
 
 MATH_SUBJECT_SPLITS = ("train", "test")
+MATH_500 = "HuggingFaceH4/MATH-500"
 
 
 class DataError(ValueError):
@@ -39,12 +40,30 @@ class ProblemSet:
     """Where rows without a reference answer stand (file:line)."""
     overlap_removed: int = 0
     """Training rows left out because the same problem is in the test set or came before."""
-    file_hashes: dict[str, str] = field(default_factory=dict)
-    """SHA-256 of each file read."""
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Each file read: its SHA-256 and number of rows."""
+    duplicates: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Training and validation problems that repeat a test problem, by kind, with examples."""
 
     def split(self, name: str) -> list[Problem]:
         """Return the problems of `train`, `validation` or `test`."""
         return {"train": self.train, "validation": self.validation, "test": self.test}[name]
+
+    def provenance(self, *more: Path) -> dict[str, Any]:
+        """Return what was read and how it was split, for the manifest.
+
+        Args:
+            more: further files that a stage reads.
+        """
+        splits = {name: self.split(name) for name in ("train", "validation", "test")}
+        return {
+            "files": self.files | {str(file): describe_file(file) for file in more},
+            "duplicates": self.duplicates,
+            "splits": {
+                name: {"n": len(problems), "sha256": problems_sha256(problems)}
+                for name, problems in splits.items()
+            },
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +75,30 @@ class SplitSizes:
     test: int | None
 
 
-def load_from_files(train_file: Path, test_file: Path, sizes: SplitSizes, seed: int) -> ProblemSet:
-    """Load local JSONL, JSONL.gz or Parquet files."""
+def load_from_files(
+    train_file: Path, test_file: Path, sizes: SplitSizes, seed: int, *, test_set: str = "all"
+) -> ProblemSet:
+    """Load local JSONL, JSONL.gz or Parquet files.
+
+    Args:
+        test_set: `all`, or a name whose rows are marked: `in_<name>: true`.
+    """
     missing: list[str] = []
     train = list(_parse_rows(read_rows(train_file), train_file, missing))
-    test = list(_parse_rows(read_rows(test_file), test_file, missing))
-    hashes = {file.name: file_sha256(file) for file in (train_file, test_file)}
-    return _split(train, test, sizes, seed, missing=missing, hashes=hashes)
+    rows = read_rows(test_file) if test_set == "all" else _marked(test_file, test_set)
+    test = list(_parse_rows(rows, test_file, missing))
+    files = {str(file): describe_file(file) for file in (train_file, test_file)}
+    return _split(train, test, sizes, seed, missing=missing, files=files)
 
 
 def load_from_hub(
-    dataset: str, subjects: Sequence[str], sizes: SplitSizes, seed: int, train_dataset: str | None
+    dataset: str,
+    subjects: Sequence[str],
+    sizes: SplitSizes,
+    seed: int,
+    train_dataset: str | None,
+    *,
+    test_set: str = "all",
 ) -> ProblemSet:
     """Load MATH by subject from the hub; `train_dataset` (NuminaMath-CoT) replaces its train split.
 
@@ -85,13 +117,16 @@ def load_from_hub(
         if train_dataset is not None:
             raw = load_dataset(train_dataset, split="train")
             rows["train"] = list(_parse_rows(enumerate(raw, 1), Path(train_dataset), missing))
+        if test_set == "math500":
+            raw = load_dataset(MATH_500, split="test")
+            rows["test"] = list(_parse_rows(enumerate(raw, 1), Path(MATH_500), missing))
     except (OSError, ConnectionError) as error:
         raise DataError(
             f"data: {dataset} could not be loaded from the hub ({type(error).__name__}: {error}); "
             "check the connection, or use local files: --set data.source=files "
             "--set data.train_file=... --set data.test_file=..."
         ) from error
-    return _split(rows["train"], rows["test"], sizes, seed, missing=missing, hashes={})
+    return _split(rows["train"], rows["test"], sizes, seed, missing=missing, files={})
 
 
 def load_synthetic(sizes: SplitSizes, seed: int) -> ProblemSet:
@@ -130,6 +165,25 @@ def read_rows(
                 yield line_number, json.loads(line)
             except json.JSONDecodeError as error:
                 raise DataError(f"{file}:{line_number}: not valid JSON ({error.msg})") from None
+
+
+def _marked(file: Path, name: str) -> Iterator[tuple[int, Any]]:
+    """Yield the rows that are marked as belonging to a named set."""
+    found = False
+    for number, row in read_rows(file):
+        if isinstance(row, dict) and row.get(f"in_{name}"):
+            found = True
+            yield number, row
+    if not found:
+        raise DataError(
+            f"{file}: no row is marked in_{name}: true, so data.test_set: {name} is empty; mark "
+            "its rows, or use data.source: hub"
+        )
+
+
+def describe_file(file: Path) -> dict[str, Any]:
+    """Return a data file's SHA-256 and number of rows."""
+    return {"sha256": file_sha256(file), "rows": sum(1 for _ in read_rows(file))}
 
 
 def problems_sha256(problems: Sequence[Problem]) -> str:
@@ -184,7 +238,7 @@ def _split(
     seed: int,
     *,
     missing: list[str],
-    hashes: dict[str, str],
+    files: dict[str, dict[str, Any]],
 ) -> ProblemSet:
     """Take validation out of train, by a seeded hash of the text; test stays untouched."""
     seen = {normalised_text(problem.problem) for problem in test}
@@ -211,7 +265,7 @@ def _split(
         test=chosen_test,
         without_answer=missing,
         overlap_removed=len(train) - len(unique),
-        file_hashes=hashes,
+        files=files,
     )
 
 

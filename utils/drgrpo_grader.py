@@ -16,15 +16,14 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
 
-from utils.grading import prose
-from utils.grading.equality import BLANK, compare, is_scorable
+from utils.answer_forms import FORMS, FormName, extract_boxed, has_box
+from utils.grading.equality import compare, is_scorable
 from utils.grading.expressions import NeedsSymbols
 from utils.grading.symbolic_pool import POOL
 from utils.grading.tally import TALLY
@@ -34,12 +33,7 @@ logger = logging.getLogger(__name__)
 Outcome = Literal["correct", "wrong_answer", "format_failure", "unscorable"]
 Reference = str | float | int | list[str] | None
 
-_OPENING = "</think> <answer>"
-_CLOSING = "</answer>"
-MAX_ANSWER_CHARACTERS = 10_000
 _PROGRESS_EVERY = 1_000
-_WORDS = re.compile(r"[A-Za-z\s$.,:;!]*")
-_BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +78,7 @@ def grade_batch(
     ground_truths: Sequence[Reference],
     fast: bool = True,
     *,
+    form: FormName = "tags",
     on_progress: Callable[[int], None] | None = None,
 ) -> list[Grade]:
     """Grade each response against the reference at its place; same order and length.
@@ -92,6 +87,7 @@ def grade_batch(
     (`set_children`). Safe from any thread, beside an event loop, and in forked processes.
 
     Args:
+        form: where the prompt asks for the answer (`utils.answer_forms`).
         on_progress: called now and then with how many responses are graded.
     """
     pairs = list(zip(responses, ground_truths, strict=True))
@@ -99,13 +95,13 @@ def grade_batch(
     waiting = []
     for index, (response, ground_truth) in enumerate(pairs):
         try:
-            grades[index] = _counted(_grade(response, ground_truth, fast, symbolic=False))
+            grades[index] = _counted(_grade(response, ground_truth, fast, form, symbolic=False))
         except NeedsSymbols:
             waiting.append(index)
         if on_progress and index % _PROGRESS_EVERY == 0:
             on_progress(len(grades))
     with ThreadPoolExecutor(max(1, min(POOL.children, len(waiting)))) as executor:
-        found = executor.map(lambda index: grade(*pairs[index], fast), waiting)
+        found = executor.map(lambda index: grade(*pairs[index], fast, form), waiting)
         for index, result in zip(waiting, found, strict=True):
             grades[index] = result
             if on_progress:
@@ -113,14 +109,16 @@ def grade_batch(
     return [grades[index] for index in range(len(pairs))]
 
 
-def grade(response: str, ground_truth: Reference, fast: bool = True) -> Grade:
+def grade(
+    response: str, ground_truth: Reference, fast: bool = True, form: FormName = "tags"
+) -> Grade:
     """Grade one response.
 
     The reference is an answer, a solution with its answer in \\boxed{}, a number, or a list of
     accepted ones; `fast` gives symbolic work 2 s rather than 10 s and leaves out the wider
     equivalences of `utils.grading.equality.compare`.
     """
-    return _counted(_grade(response, ground_truth, fast, symbolic=True))
+    return _counted(_grade(response, ground_truth, fast, form, symbolic=True))
 
 
 def set_children(count: int) -> None:
@@ -142,12 +140,14 @@ def _counted(result: Grade) -> Grade:
     return result
 
 
-def _grade(response: str, ground_truth: Reference, fast: bool, *, symbolic: bool) -> Grade:
+def _grade(
+    response: str, ground_truth: Reference, fast: bool, form: FormName, *, symbolic: bool
+) -> Grade:
     """Grade one response; NeedsSymbols where a symbolic comparison is needed but not wanted."""
-    problem = format_problem(response)
+    problem = FORMS[form].problem(response)
     if problem is not None:
         return Grade("format_failure", None, problem, "format")
-    answer = stated_answer(response)
+    answer = FORMS[form].answer(response)
     references = [text for text in reference_texts(ground_truth) if is_scorable(text)]
     if not references:
         reason = f"the reference {ground_truth!r:.80} states no answer"
@@ -165,85 +165,12 @@ def _grade(response: str, ground_truth: Reference, fast: bool, *, symbolic: bool
     return Grade("wrong_answer", answer, f"not equal to {references[0]!r:.80}", verdict.stage)
 
 
-def format_problem(response: str) -> str | None:
-    """Name the first thing that keeps a response from being well formed, or return None.
-
-    `missing_open_answer` also stands for an `<answer>` not exactly one space after `</think>`.
-
-    >>> format_problem("</think> <answer>2</answer>"), format_problem("2</think> <answer>2")
-    (None, 'missing_close_answer')
-    """
-    if "</think>" not in response:
-        return "missing_close_think"
-    if "<answer>" not in response:
-        return "missing_open_answer"
-    if _CLOSING not in response:
-        return "missing_close_answer"
-    if response.count("<answer>") > 1 or response.count(_CLOSING) > 1:
-        return "repeated_tags"
-    opened, closed = response.index("<answer>"), response.index(_CLOSING)
-    if closed < opened or response.index("</think>") > opened:
-        return "wrong_order"
-    if _OPENING not in response:
-        return "missing_open_answer"
-    return "trailing_text" if response[closed + len(_CLOSING) :].strip() else None
-
-
-def extract_boxed(text: str) -> str | None:
-    """Return what the last \\boxed or \\fbox holds, or None where there is none or it is empty.
-
-    >>> extract_boxed(r"so \\boxed{1}, then \\boxed{\\frac{1}{2}}"), extract_boxed(r"\\boxed 2")
-    ('\\\\frac{1}{2}', '2')
-    """
-    boxes = list(_BOX.finditer(text))
-    if not boxes:
-        return None
-    return _box_content(text, boxes[-1].end())[0].strip() or None
-
-
-def stated_answer(response: str) -> str:
-    """Return the text between the answer tags of a well-formed response, with its box opened.
-
-    One box among words states the answer, unless they negate or hedge it ("not \\boxed{5}"). Any
-    other box is replaced by what it holds, in place: `-\\boxed{5}` is -5, two boxes two answers.
-    """
-    opened, closed = response.index(_OPENING) + len(_OPENING), response.index(_CLOSING)
-    answer = response[opened:closed].strip(BLANK)
-    if len(answer) > MAX_ANSWER_CHARACTERS:
-        return answer
-    boxes = list(_BOX.finditer(answer))
-    if len(boxes) == 1:
-        content, end = _box_content(answer, boxes[0].end())
-        around = f"{answer[: boxes[0].start()]} {answer[end:]}"
-        if _WORDS.fullmatch(around) and not prose.turns(around):
-            return content.strip(BLANK)
-    for box in reversed(boxes):
-        content, end = _box_content(answer, box.end())
-        answer = answer[: box.start()] + content + answer[end:]
-    return answer
-
-
-def _box_content(text: str, start: int) -> tuple[str, int]:
-    """Return the argument that begins at `start` and where it ends; "" for an unclosed brace."""
-    if start == len(text):
-        return "", start
-    if text[start] != "{":
-        content = re.split(r"[\s$]", text[start:], maxsplit=1)[0]
-        return content, start + len(content)
-    depth = 0
-    for index in range(start, len(text)):
-        depth += (text[index] == "{") - (text[index] == "}")
-        if depth == 0:
-            return text[start + 1 : index], index + 1
-    return "", len(text)
-
-
 def reference_texts(ground_truth: Reference) -> list[str]:
     """List the accepted answers as text, leaving out what is none (None, NaN, an empty box)."""
     if isinstance(ground_truth, list | tuple):
         return [text for item in ground_truth for text in reference_texts(item)]
     if isinstance(ground_truth, str):
-        boxed = extract_boxed(ground_truth) if _BOX.search(ground_truth) else ground_truth
+        boxed = extract_boxed(ground_truth) if has_box(ground_truth) else ground_truth
         return [] if boxed is None else [boxed]
     if isinstance(ground_truth, int | float) and math.isfinite(ground_truth):
         return [format(Decimal(repr(ground_truth)), "f")]

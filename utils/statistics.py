@@ -23,7 +23,7 @@ def wilson_interval(successes: float, n: float, confidence: float = 0.95) -> tup
     (0.2553, 0.3662)
     """
     _check_counts(successes, n)
-    z = _normal_quantile(confidence)
+    z = normal_quantile(confidence)
     proportion = successes / n
     centre = proportion + z**2 / (2 * n)
     spread = z * math.sqrt(proportion * (1 - proportion) / n + z**2 / (4 * n**2))
@@ -117,10 +117,10 @@ def _check_counts(successes: float, n: float) -> None:
         )
 
 
-def _normal_quantile(confidence: float) -> float:
+def normal_quantile(confidence: float) -> float:
     """Return z with P(|Z| <= z) = confidence.
 
-    >>> round(_normal_quantile(0.95), 3)
+    >>> round(normal_quantile(0.95), 3)
     1.96
     """
     if not 0 < confidence < 1:

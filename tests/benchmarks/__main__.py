@@ -18,7 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from src.config_loading import ROOT
-from src.run_directory import code_version, hardware
+from src.provenance import code_version, hardware
 from tests.benchmarks.table import Row, parser, print_rows, read_rows, write_rows
 
 BENCHMARKS = (

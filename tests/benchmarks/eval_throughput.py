@@ -24,7 +24,8 @@ from tests.benchmarks.table import Row, alternate, listed, parser, report
 from tests.benchmarks.workload import read_problems, rows_said, write_checkpoints
 
 if TYPE_CHECKING:
-    from src.evaluation import EvalReport, EvalTask
+    from src.eval_report import EvalReport
+    from src.evaluation import EvalTask
 
 GOAL = ">= 0.95"
 

@@ -56,6 +56,36 @@ def test_completions_are_all_written_and_add_up(pipeline_run):
         assert correct == pipeline_run.outcome(stage)["outcomes"]["correct"]
 
 
+def test_step_0_asks_in_other_ways_too(pipeline_run):
+    """The tiny base writes boxed solutions, so the bare question shows what the tags hide."""
+    outcome = pipeline_run.outcome("step0_baseline")
+    variants = outcome["variants"]
+    assert variants.keys() == {"question_only", "qwen_boxed", "few_shot"}
+    assert variants["question_only"]["prompt_sha256"] != outcome["prompt_sha256"]
+    for name, figures in variants.items():
+        file = pipeline_run.folder / "step0_baseline" / f"completions-{name}.jsonl"
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        assert len(rows) == figures["n"] == 48
+        assert {row["form"] for row in rows} == {"tags" if name == "few_shot" else "boxed"}
+        assert figures["outcomes"]["correct"] <= sum(row["found"] for row in rows)
+    assert "few_shot" in (pipeline_run.folder / "report.md").read_text()
+
+
+def test_two_stages_are_compared_and_graded_again_without_a_model(pipeline_run, tmp_path):
+    script = "step0_baseline/evaluate_model.py"
+    stages = [pipeline_run.folder / stage for stage in ("step0_baseline", "step3_GRPO")]
+    settings = ["--config", "config/tiny/baseline_config.yaml", "--set"]
+    done = run_script(script, "--compare", *stages, *settings, f"run.output_root={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    written = next(tmp_path.rglob("comparisons/*.json"))
+    found = json.loads(written.read_text())
+    correct = [pipeline_run.outcome(stage.name)["outcomes"]["correct"] for stage in stages]
+    assert found["won"] - found["lost"] == correct[1] - correct[0]
+    done = run_script(script, "--regrade", stages[1] / "completions.jsonl")
+    assert done.returncode == 0, done.stderr
+    assert "0 completions are graded otherwise" in done.stdout
+
+
 def test_search_prunes_and_hands_its_best_to_sft(pipeline_run):
     outcome = pipeline_run.outcome("step1_sft_hyper")
     folder = pipeline_run.folder / "step1_sft_hyper"

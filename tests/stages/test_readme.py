@@ -9,17 +9,27 @@ import sys
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, run_script
 
 BLOCKS = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
 COMMANDS = [line.split("#")[0].strip() for block in BLOCKS for line in block.splitlines()]
+ON_A_RUN = [command for command in COMMANDS if "--verify" in command or "--compare" in command]
 
 
 def test_readme_shows_commands():
     assert len(COMMANDS) >= 8
 
 
-@pytest.mark.parametrize("command", filter(None, COMMANDS))
+@pytest.mark.parametrize("command", ON_A_RUN)
+def test_command_on_a_finished_run_works(command, pipeline_run, tmp_path):
+    words = [word.replace("results/tiny", str(pipeline_run.folder)) for word in command.split()]
+    if "--compare" in words:
+        words += ["--set", f"run.output_root={tmp_path}"]
+    done = run_script(*words[1:])
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", sorted({*COMMANDS} - {"", *ON_A_RUN}))
 def test_command_resolves(command):
     words = shlex.split(command)
     if words[0] == "make":

@@ -9,6 +9,7 @@ from fractions import Fraction
 
 import pytest
 
+from src.config_loading import load_config
 from utils.dataset_loader import DataError, SplitSizes, load_from_files, load_synthetic
 from utils.drgrpo_grader import r1_zero_reward_fn
 from utils.problem import normalised_text
@@ -130,3 +131,21 @@ def test_missing_and_empty_files(tmp_path):
         load_from_files(tmp_path / "absent.jsonl", test, SIZES, 0)
     with pytest.raises(DataError, match="0 training"):
         load_from_files(write(tmp_path / "train.jsonl", []), test, SIZES, 0)
+
+
+def test_a_named_test_set_takes_its_marked_rows_alone(tmp_path):
+    train = write(tmp_path / "train.jsonl", rows(8, "t"))
+    marked = [row | {"in_math500": i % 3 == 0} for i, row in enumerate(rows(7))]
+    test = write(tmp_path / "test.jsonl", marked)
+    chosen = load_from_files(train, test, SIZES, 0, test_set="math500").test
+    assert [problem.problem for problem in chosen] == ["p0?", "p3?", "p6?"]
+    with pytest.raises(DataError, match="no row is marked in_math500"):
+        load_from_files(train, write(tmp_path / "plain.jsonl", rows(3)), SIZES, 0,
+                        test_set="math500")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["math500", "math_5k"])
+def test_the_yardsticks_are_valid_on_top_of_the_baseline(name):
+    config = load_config(["config/baseline_config.yaml", f"config/yardsticks/{name}.yaml"])
+    assert config.sampling.temperature == (0 if name == "math500" else 1)
+    assert config.data.test_set == ("math500" if name == "math500" else "all")

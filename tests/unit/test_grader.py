@@ -6,14 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from utils.drgrpo_grader import (
-    Grade,
-    extract_boxed,
-    format_problem,
-    grade,
-    grade_batch,
-    r1_zero_reward_fn,
-)
+from utils.answer_forms import extract_boxed, format_problem
+from utils.drgrpo_grader import Grade, grade, grade_batch, r1_zero_reward_fn
 
 REPOSITORY_ROOT = Path(__file__).resolve().parents[2]
 

@@ -30,7 +30,13 @@ def scored(stage, correct, **changes):
         "accuracy": correct / N,
         "accuracy_ci95": [0.1, 0.9],
         "format_rate": 1 - 4 / N,
+        "accuracy_well_formed": correct / (N - 4),
+        "accuracy_anywhere": (correct + 2) / N,
         "outcomes": counts,
+        "faults": {"wrong_value": N - correct - 5, "missing_close_think": 4, "unscorable": 1},
+        "by_level": {"1": [correct, N]},
+        "by_type": {"Algebra": [correct, N]},
+        "by_length": [[10, 60, correct, N]],
         "truncated_rate": 0.1,
         "mean_completion_tokens": 50.0,
         "test_set": {"n": N, "sha256": "a" * 64},
@@ -70,7 +76,24 @@ def write_run(folder, *outcomes):
         stage = folder / outcome["stage"]
         stage.mkdir(parents=True)
         (stage / "outcome.json").write_text(json.dumps(outcome))
+        if "outcomes" in outcome:
+            append_jsonl(stage / "completions.jsonl", completions(outcome["outcomes"]["correct"]))
     return folder
+
+
+def completions(correct):
+    """Answer the first problems correctly; two more state the right answer in the wrong place."""
+    return [
+        {
+            "unique_id": str(number),
+            "outcome": "correct" if number < correct else "wrong_answer",
+            "found": number < correct + 2,
+            **{"problem": f"What is {number}?", "reference": str(number), "level": 1},
+            **{"type": "Algebra", "completion": "</script><b>x", "fault": None, "reason": ""},
+            **{"answer": "1", "tokens": 10 + number, "truncated": False},
+        }
+        for number in range(N)
+    ]
 
 
 def add_curves(folder):
@@ -100,7 +123,7 @@ def test_report_json_has_exactly_its_schema(full_run):
     path = write_report(full_run)
     assert path == full_run / "report.json"
     report = read_json(path)
-    assert set(report) == {"profile", "test_set", "stages"}
+    assert set(report) == {"profile", "test_set", "stages", "whole_gain", "variants"}
     assert report["profile"] == "tiny"
     assert report["test_set"] == {"n": N, "sha256": "a" * 64}
     assert [entry["stage"] for entry in report["stages"]] == list(STAGES)
@@ -113,10 +136,12 @@ def test_report_json_has_exactly_its_schema(full_run):
             continue
         source = read_json(full_run / entry["stage"] / "outcome.json")
         improvement = entry.pop("improvement")
-        assert improvement is None or set(improvement) == {"points", "ci95"}
+        assert improvement is None or set(improvement) == {
+            *("points", "ci95", "won", "lost", "p_value", "said"),
+        }
         assert set(entry) == {
             *("stage", "n", "accuracy", "accuracy_ci95", "format_rate", "outcomes"),
-            *("wall_s", "checkpoint"),
+            *("accuracy_well_formed", "accuracy_anywhere", "wall_s", "checkpoint"),
         }
         assert entry == {key: source[key] for key in entry}
 
@@ -132,9 +157,12 @@ def test_improvement_is_over_the_scored_stage_before(tmp_path):
     first, _, second, third = read_json(write_report(folder))["stages"]
     assert first["improvement"] is None
     assert second["improvement"]["points"] == pytest.approx(25.0)
-    # By hand from the Wilson intervals of 60/80 (0.6452, 0.8319) and 40/80 (0.3930, 0.6070):
-    # 25 - 100 sqrt(0.1048^2 + 0.1070^2) and 25 + 100 sqrt(0.0819^2 + 0.1070^2).
-    assert second["improvement"]["ci95"] == pytest.approx([10.02, 38.48], abs=0.03)
+    # 20 problems of 80 won and none lost: the smallest p there is for 20 disagreements.
+    assert (second["improvement"]["won"], second["improvement"]["lost"]) == (20, 0)
+    assert second["improvement"]["p_value"] == pytest.approx(2 / 2**20)
+    low, high = second["improvement"]["ci95"]
+    assert 16 < low < 25 < high < 36
+    assert "20 won, 0 lost" in second["improvement"]["said"]
     assert third["improvement"]["points"] == 0
     low, high = third["improvement"]["ci95"]
     assert low == pytest.approx(-high)
@@ -146,9 +174,10 @@ def test_markdown_states_the_table_the_conditions_and_the_figure(full_run):
     assert text.startswith("# Results of run made_up (profile tiny)\n")
     row = next(line for line in text.splitlines() if line.startswith("| step2_sft"))
     cells = [cell.strip() for cell in row.strip("|").split("|")]
-    assert cells[:9] == ["step2_sft", "80", "60.0", "10.0 to 90.0", "95.0", "48", "27", "4", "1"]
-    assert cells[9].startswith("+50.0 (+")
-    assert cells[10:] == ["1.5", "`results/made_up/step2_sft/checkpoints/step_000050`"]
+    assert cells[:5] == ["step2_sft", "80", "60.0", "[10.0, 90.0]", "95.0"]
+    assert cells[5:11] == ["63.2", "62.5", "48", "27", "4", "1"]
+    assert cells[11].startswith("+50.0 points [+")
+    assert cells[12:] == ["1.5", "`results/made_up/step2_sft/checkpoints/step_000050`"]
     header, rule = text.splitlines()[2:4]
     assert header.count("|") == rule.count("|") == row.count("|")
     assert (
@@ -158,6 +187,8 @@ def test_markdown_states_the_table_the_conditions_and_the_figure(full_run):
         "optimum is flat: best and worst of those scored again differ by 1.2 points (-4.7 to 7.1)"
     ) in text
     assert "](step1_sft_hyper/study.png)" in text
+    assert "From step0_baseline to step3_GRPO: +60.0 points [" in text
+    assert "So +0.0 points of the gain are format" in text
     for stated in ("a" * 64, "b" * 64, "temperature = 1.0", "abc1234; def5678", "2 cores"):
         assert stated in text
     assert "](report.png)" in text
@@ -252,3 +283,20 @@ def test_figure_shows_every_point_of_the_curves(full_run, monkeypatch):
         bottom, top = axes.get_ylim()
         assert bottom == 0
         assert top > 0.9
+
+
+def test_the_page_is_one_file_that_asks_for_nothing(full_run):
+    write_report(full_run)
+    page = (full_run / "report.html").read_text()
+    assert "http" not in page.replace("http://www.w3.org/2000/svg", "")
+    assert "@@" not in page
+    # Model output cannot end the script element that holds it.
+    assert page.count("</script>") == 2
+    embedded = page.split('id="data">')[1].split("</script>")[0]
+    data = json.loads(embedded)
+    assert [entry["stage"] for entry in data["stages"]] == [s for s in STAGES if s != SEARCH_STAGE]
+    assert len(data["problems"]) == N
+    assert data["problems"][0]["answers"].keys() == {s for s in STAGES if s != SEARCH_STAGE}
+    assert data["problems"][0]["answers"]["step2_sft"]["completion"] == "</script><b>x"
+    assert {chart["title"] for chart in data["curves"]} >= {"SFT loss", "GRPO accuracy"}
+    assert data["breakdown"][0]["groups"][0]["cells"][1]["correct"] == 48

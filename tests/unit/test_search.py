@@ -18,8 +18,8 @@ from src.batching import Example
 from src.checkpoints import Checkpoint
 from src.config_loading import ROOT, ConfigError, build_config, with_values
 from src.config_schema import Config
+from src.eval_report import EvalReport
 from src.eval_worker import EvaluationError
-from src.evaluation import EvalReport
 from src.hyper_search import TRIAL_FAILURES, TrialRunner, keep_best
 from src.run_directory import Run
 from src.search_data import WHOLE
@@ -125,7 +125,7 @@ def search(tmp_path, tokenizer, examples):
         values = {"run.output_root": str(tmp_path)} | settings
         config = with_values(build_config(SETTINGS), values)
         run = Run(STAGE, config, resume=True)
-        run.begin()
+        run.begin(data={}, model="m")
         policy = two_layer_model(tokenizer, tied=True, seed=seed)
         worker = ToldWorker(answer, delay)
         runner = TrialRunner(run, policy, tokenizer, examples, worker)
@@ -429,7 +429,7 @@ from src.config_loading import with_values
 from src.config_schema import Config
 from src.run_directory import Run
 values = {"run.output_root": sys.argv[1], "search.shared": True}
-Run("step1_sft_hyper", with_values(Config(), values)).begin(model="m")
+Run("step1_sft_hyper", with_values(Config(), values)).begin(data={}, model="m")
 """
 
 
@@ -445,4 +445,4 @@ def test_a_shared_search_is_joined_and_not_moved_aside(tmp_path):
     assert len(own) == 2
     assert read_json(folder / "manifest.json") in [read_json(file) for file in own]
     with pytest.raises(ConfigError, match="a shared search needs the configuration"):
-        shared_run(tmp_path, **{"search.trials": 9}).begin()
+        shared_run(tmp_path, **{"search.trials": 9}).begin(data={}, model="m")

@@ -20,7 +20,7 @@ from src.sft_rows import (
     copies,
     rows_from_files,
     rows_from_problems,
-    training_file_hashes,
+    training_files,
     training_rows,
 )
 from utils.contained_texts import ContainedTexts
@@ -226,5 +226,5 @@ def test_rows_come_from_the_files_where_there_are_any(tmp_path, tagged):
     own, files = build_config({}), build_config({"sft": {"files": [{"file": str(path)}]}})
     assert [row.id for row in training_rows(own, problems, tagged)] == ["p"]
     assert len(training_rows(files, problems, tagged)) == 3
-    assert training_file_hashes(own) == {}
-    assert [len(value) for value in training_file_hashes(files).values()] == [64]
+    assert training_files(own) == []
+    assert [file.is_file() for file in training_files(files)] == [True]

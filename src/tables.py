@@ -1,0 +1,73 @@
+"""Compact tables on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from utils.faults import FAULTS
+
+Record = Mapping[str, Any]
+
+
+def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table; the first column is text, the others are numbers."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    Console(highlight=False).print(table)
+
+
+def show_scores(title: str, scores: Mapping[str, Record]) -> None:
+    """Print the figures of some evaluations, one a row."""
+    voted = any(figures["samples_per_problem"] > 1 for figures in scores.values())
+    columns = ["", "n", "accuracy %", "format %", "of well-formed %", "anywhere %", "tokens"]
+    columns += ["pass@k %", "maj@k %"] if voted else []
+    show(title, columns, [_score_row(name, row, voted) for name, row in scores.items()])
+
+
+def show_faults(title: str, faults: Mapping[str, int], completions: int) -> None:
+    """Print what went wrong, most frequent first."""
+    ordered = sorted(faults.items(), key=lambda item: -item[1])
+    rows = [(FAULTS[name], f"{count:,}", f"{count / completions:.1%}") for name, count in ordered]
+    if rows:
+        show(title, ["fault", "completions", "share"], rows)
+
+
+def percent(share: float | None) -> str:
+    """Write a share in percent with one decimal; a dash where there is none."""
+    return "-" if share is None else f"{100 * share:.1f}"
+
+
+def interval(bounds: Sequence[float]) -> str:
+    """Write an interval of shares in percent."""
+    return f"[{percent(bounds[0])}, {percent(bounds[1])}]"
+
+
+def _score_row(name: str, figures: Record, voted: bool) -> list[str]:
+    cells = [
+        name,
+        f"{figures['n']:,}",
+        f"{percent(figures['accuracy'])} {interval(figures['accuracy_ci95'])}",
+        percent(figures["format_rate"]),
+        percent(figures["accuracy_well_formed"]),
+        percent(figures["accuracy_anywhere"]),
+        f"{figures['mean_completion_tokens']:.0f}",
+    ]
+    if voted:
+        cells += [_by_k(figures, "pass_at"), _by_k(figures, "majority_at")]
+    return cells
+
+
+def _by_k(figures: Record, name: str) -> str:
+    """Write the figure for the greatest k, with its interval."""
+    if not figures[name]:
+        return "-"
+    k = max(figures[name], key=int)
+    return f"@{k} {percent(figures[name][k])} {interval(figures[f'{name}_ci95'][k])}"

@@ -1,0 +1,155 @@
+"""Derive every figure of a finished run again from its completions and files; say what differs.
+
+Nothing is believed that can be recomputed: completions are graded again, figures counted again,
+intervals and comparisons made again, files hashed again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from src.artifacts import read_json
+from src.checkpoints import DamagedCheckpointError, verify_checkpoint
+from src.config_loading import ConfigError
+from src.eval_report import summarise
+from src.provenance import MANIFEST
+from src.regrading import read_completions, regrade
+from src.report import build_report, read_outcomes, refuse_mixtures, render_markdown
+from src.run_directory import SEARCH_STAGE
+from utils.dataset_loader import describe_file, problems_sha256
+from utils.hashing import file_sha256
+from utils.problem import Problem
+
+Record = dict[str, Any]
+_TOLERANCE = 1e-9
+_NEEDED = ("commit", "seed", "config", "packages", "hardware", "command", "started", "ended")
+
+
+def verify_run(folder: Path) -> list[str]:
+    """Return what does not hold in a run's folder, one line each; nothing where all does.
+
+    Raises:
+        ValueError: no stage of the run has finished.
+    """
+    outcomes = read_outcomes(folder)
+    found = []
+    for stage, outcome in outcomes.items():
+        found += [f"{stage}: {line}" for line in _verify_stage(folder / stage, outcome)]
+    return [*found, *_verify_report(folder, outcomes)]
+
+
+def _verify_stage(folder: Path, outcome: Record) -> Iterator[str]:
+    yield from _verify_manifest(folder, outcome)
+    if folder.name == SEARCH_STAGE:
+        return
+    yield from _verify_figures(folder, outcome, "")
+    for variant, figures in outcome.get("variants", {}).items():
+        yield from _verify_figures(folder, figures, variant)
+    try:
+        verify_checkpoint(Path(outcome["checkpoint"]))
+    except DamagedCheckpointError as error:
+        yield str(error)
+
+
+def _verify_manifest(folder: Path, outcome: Record) -> Iterator[str]:
+    """Check what made the stage: all of it recorded, the files still those."""
+    if not (folder / MANIFEST).is_file():
+        yield f"{MANIFEST} is missing: what made the figures is not known"
+        return
+    manifest = read_json(folder / MANIFEST)
+    for key in _NEEDED:
+        if manifest.get(key) is None:
+            yield f"{MANIFEST}: {key} is not recorded"
+    sampling = outcome.get("sampling")
+    if sampling is not None and sampling.get("seed") is None:
+        yield "outcome.json: the sampling seed is not recorded"
+    elif sampling is not None and sampling["seed"] != manifest.get("seed"):
+        yield f"sampling seed {sampling['seed']} is not the manifest's {manifest.get('seed')}"
+    for name, expected in manifest.get("files", {}).items():
+        file = folder / name
+        if not file.is_file() or file_sha256(file) != expected:
+            yield f"{name}: {'changed since' if file.is_file() else 'missing after'} the run ended"
+    for name, expected in manifest["data"]["files"].items():
+        if Path(name).is_file() and describe_file(Path(name)) != expected:
+            yield f"data file {name}: no longer what the stage read"
+    for name, expected in manifest["model"]["sha256"].items():
+        file = Path(manifest["model"]["path"]) / name
+        if file.is_file() and file_sha256(file) != expected:
+            yield f"{file}: no longer the weights that the stage began with"
+
+
+def _verify_figures(folder: Path, stated: Record, variant: str) -> Iterator[str]:
+    """Grade the completions again and count them again."""
+    name = f"completions-{variant}.jsonl" if variant else "completions.jsonl"
+    try:
+        rows = read_completions(folder / name)
+        found = regrade(folder / name)
+    except (ConfigError, ValueError) as error:
+        yield str(error)
+        return
+    for old, new in found.changed:
+        yield (
+            f"{name}: {old['unique_id']} is recorded as {old['outcome']} and grades as "
+            f"{new['outcome']}"
+        )
+    if len({row["unique_id"] for row in rows}) != stated["test_set"]["n"]:
+        yield f"{name}: not the {stated['test_set']['n']} problems that outcome.json states"
+    elif _problems_sha256(rows) != stated["test_set"]["sha256"]:
+        yield f"{name}: other problems than the test set of outcome.json"
+    ks = [int(k) for k in stated["pass_at"]]
+    figures = summarise(rows, split="test", checkpoint="", ks=ks).figures()
+    where = f"outcome.json{f' ({variant})' if variant else ''}"
+    yield from _differences(where, stated, figures)
+
+
+def _verify_report(folder: Path, outcomes: dict[str, Record]) -> Iterator[str]:
+    """Build the report again and compare it with what is on disk."""
+    try:
+        refuse_mixtures(folder, outcomes)
+        report = build_report(folder, outcomes)
+    except (ConfigError, ValueError) as error:
+        yield str(error)
+        return
+    if not (folder / "report.json").is_file():
+        yield "report.json is missing: run_pipeline.py writes it"
+        return
+    yield from _differences("report.json", read_json(folder / "report.json"), report)
+    text = render_markdown(report, outcomes, folder.name)
+    if (folder / "report.md").read_text(encoding="utf-8") != text:
+        yield "report.md: not what the completions give"
+
+
+def _differences(where: str, stated: Any, derived: Any) -> Iterator[str]:
+    """Yield every place where what is stated is not what was derived."""
+    if isinstance(derived, dict) and isinstance(stated, dict):
+        for key, value in derived.items():
+            if str(key) not in stated:
+                yield f"{where}: {key} is missing"
+            else:
+                yield from _differences(f"{where}: {key}", stated[str(key)], value)
+    elif isinstance(derived, list | tuple) and isinstance(stated, list):
+        if len(stated) != len(derived):
+            yield f"{where}: {len(stated)} values are stated, {len(derived)} derived"
+        for number, (one, other) in enumerate(zip(stated, derived, strict=False)):
+            yield from _differences(f"{where}[{number}]", one, other)
+    elif not _same(stated, derived):
+        yield f"{where}: {stated} is stated, {derived} derived"
+
+
+def _same(stated: Any, derived: Any) -> bool:
+    numbers = (int, float)
+    if isinstance(stated, numbers) and isinstance(derived, numbers):
+        return math.isclose(stated, derived, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE)
+    return bool(stated == derived)
+
+
+def _problems_sha256(rows: list[Record]) -> str:
+    """Fingerprint the problems that completions answer, as the stage did."""
+    unique = {row["unique_id"]: row for row in rows}
+    return problems_sha256(
+        [Problem(row["problem"], "", row["reference"], None, "", key)
+         for key, row in unique.items()]
+    )  # fmt: skip

@@ -1,0 +1,97 @@
+"""Score a stage's checkpoint through lm-evaluation-harness (EleutherAI), beside our figure.
+
+    pip install lm-eval==0.4.13          # in an environment of its own: it is not pinned here
+    python tests/benchmarks/harness_agreement.py results/tiny step2_sft
+
+The harness generates (transformers), cuts the answer out of the tags by its own filter and compares
+texts; it shares the problems and the prompt with the pipeline, and nothing else. So an answer that
+is equal but written otherwise ("0.50" for "0.5") counts as wrong there: a second line grades its
+completions with our grader.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import yaml
+
+from src.artifacts import read_json, read_jsonl
+from src.config_loading import load_config
+from src.config_schema import Config
+from src.problems import load_problems
+from src.prompts import load_prompt
+from utils.drgrpo_grader import grade
+from utils.statistics import wilson_interval
+
+TASK = "stage_problems"
+
+
+def main(run: Path, stage: str) -> None:
+    outcome = read_json(run / stage / "outcome.json")
+    config = load_config([run / stage / "config.yaml"])
+    with TemporaryDirectory() as name:
+        samples = run_harness(config, outcome["checkpoint"], Path(name))
+    n = len(samples)
+    exact = sum(sample["exact_match"] for sample in samples)
+    # The harness takes the stop text off; the grader wants it.
+    ours = sum(grade(s["resps"][0][0] + "</answer>", s["target"]).reward for s in samples)
+    low, high = outcome["accuracy_ci95"]
+    for name, count in (("the harness, exact match", exact), ("its completions, our grader", ours)):
+        bounds = wilson_interval(count, n)
+        inside = "inside" if low <= count / n <= high else "OUTSIDE"
+        print(f"{name:<28} {count / n:.1%} [{bounds[0]:.1%}, {bounds[1]:.1%}], n {n}, {inside}")
+    print(
+        f"{'the pipeline':<28} {outcome['accuracy']:.1%} [{low:.1%}, {high:.1%}], n {outcome['n']}"
+    )
+
+
+def run_harness(config: Config, checkpoint: str, folder: Path) -> list[dict[str, Any]]:
+    """Write the task, run the harness on it and return its samples."""
+    problems, prompt = load_problems(config).test, load_prompt(config.data.prompt)
+    rows = [{"prompt": prompt.render(p), "answer": p.answer} for p in problems]
+    (folder / "problems.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    task = {
+        "task": TASK,
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str(folder / "problems.jsonl")}},
+        "test_split": "test",
+        "output_type": "generate_until",
+        "doc_to_text": "{{prompt}}",
+        "doc_to_target": "{{answer}}",
+        "generation_kwargs": {
+            "until": [config.sampling.stop],
+            "do_sample": config.sampling.temperature > 0,
+            "temperature": config.sampling.temperature,
+            "top_p": config.sampling.top_p,
+            "top_k": 0,
+            "max_gen_toks": config.sampling.max_completion_tokens,
+        },
+        "filter_list": [
+            {
+                "name": "tagged",
+                "filter": [
+                    {"function": "regex", "regex_pattern": r"</think> <answer>\s*(.*?)\s*$"},
+                    {"function": "take_first"},
+                ],
+            }
+        ],
+        "metric_list": [{"metric": "exact_match"}],
+    }
+    (folder / "task.yaml").write_text(yaml.safe_dump(task), encoding="utf-8")
+    command = [
+        *(sys.executable, "-m", "lm_eval", "--model", "hf", "--device", "cpu"),
+        *("--model_args", f"pretrained={checkpoint},dtype=bfloat16"),
+        *("--tasks", TASK, "--include_path", str(folder), "--batch_size", "125"),
+        *("--output_path", str(folder / "out"), "--log_samples", "--seed", str(config.run.seed)),
+    ]
+    subprocess.run(command, check=True)
+    return read_jsonl(next((folder / "out").rglob("samples_*.jsonl")))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])

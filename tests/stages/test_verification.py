@@ -1,0 +1,102 @@
+"""A finished run is derived again from its completions; each planted error is found."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from src.verification import verify_run
+from tests.conftest import run_script
+
+
+@pytest.fixture
+def run(pipeline_run, tmp_path):
+    """A copy of a finished run to plant errors in."""
+    folder = tmp_path / pipeline_run.folder.name
+    shutil.copytree(pipeline_run.folder, folder, ignore=shutil.ignore_patterns("wandb", "trl"))
+    return folder
+
+
+def edit(file, change):
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+
+
+def test_an_untouched_run_holds(pipeline_run, run):
+    assert verify_run(run) == []
+    done = run_script("run_pipeline.py", "--verify", pipeline_run.folder)
+    assert done.returncode == 0, done.stderr
+    assert "all holds" in done.stderr
+    manifest = json.loads((run / "step2_sft" / "manifest.json").read_text())
+    assert manifest["data"]["splits"]["test"]["n"] == 48
+    assert manifest["ended"] >= manifest["started"]
+    assert manifest["files"].keys() == {"config.yaml", "completions.jsonl"}
+    assert manifest["model"]["sha256"]
+    # What made it lies in the checkpoint too, and its child names it.
+    checkpoint = json.loads((run / "step2_sft" / "outcome.json").read_text())["checkpoint"]
+    assert (run.parent / checkpoint / "manifest.json").is_file()
+    child = json.loads((run / "step3_GRPO" / "manifest.json").read_text())
+    assert child["model"]["made_by"]["stage"] == "step2_sft"
+
+
+def test_a_report_figure_edited_by_hand_is_found(run):
+    edit(run / "report.json", lambda report: report["stages"][2].update(accuracy=0.9))
+    assert any("report.json: stages[2]: accuracy: 0.9 is stated" in e for e in verify_run(run))
+    done = run_script("run_pipeline.py", "--verify", run)
+    assert done.returncode == 1
+    assert "1 mismatches" in done.stderr
+
+
+def test_an_edited_table_is_found(run):
+    file = run / "report.md"
+    file.write_text(file.read_text().replace("| 48 |", "| 49 |", 1))
+    assert verify_run(run) == ["report.md: not what the completions give"]
+
+
+def test_an_edited_grade_is_found(run):
+    file = run / "step3_GRPO" / "completions.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    wrong = next(row for row in rows if row["outcome"] != "correct")
+    wrong["outcome"] = "correct"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = "\n".join(verify_run(run))
+    assert f"{wrong['unique_id']} is recorded as correct" in found
+    assert "step3_GRPO: completions.jsonl: changed since the run ended" in found
+
+
+def test_a_completion_file_cut_short_is_found(run):
+    file = run / "step0_baseline" / "completions.jsonl"
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:-5]))
+    found = "\n".join(verify_run(run))
+    assert "step0_baseline: completions.jsonl: not the 48 problems" in found
+    file.write_text(file.read_text()[:-20])
+    assert any("not valid JSON" in line or "Expecting" in line or "Unterminated" in line
+               for line in verify_run(run))  # fmt: skip
+
+
+def test_mixed_yardsticks_are_found(run):
+    edit(run / "step2_sft" / "outcome.json", lambda o: o["sampling"].update(temperature=0.0))
+    assert any("cannot stand in one table" in line for line in verify_run(run))
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "said"),
+    [
+        ("manifest.json", lambda m: m.pop("seed"), "seed is not recorded"),
+        ("manifest.json", lambda m: m.update(commit=None), "commit is not recorded"),
+        ("outcome.json", lambda o: o["sampling"].pop("seed"), "the sampling seed is not recorded"),
+        ("outcome.json", lambda o: o["sampling"].update(seed=3), "is not the manifest's 17"),
+    ],
+)
+def test_what_is_not_recorded_is_found(run, file, change, said):
+    edit(run / "step3_GRPO" / file, change)
+    assert any(said in line for line in verify_run(run))
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path):
+    done = run_script("run_pipeline.py", "--verify", tmp_path)
+    assert done.returncode == 2
+    assert "holds no finished stage" in done.stderr
