@@ -23,7 +23,7 @@ class CollapseWatch:
     def see(self, metrics: Mapping[str, float]) -> str | None:
         """Take a step's metrics; return what has collapsed, in words, or None."""
         signs = self._signs(
-            metrics["train/completion_tokens"], metrics["train/entropy"], metrics["train/grad_norm"]
+            metrics["grpo/completion_tokens"], metrics["grpo/entropy"], metrics["train/grad_norm"]
         )
         self._in_a_row = {sign: self._in_a_row.get(sign, 0) + 1 for sign in signs}
         return next(

@@ -53,9 +53,9 @@ from src.vllm_engine import (
 
 TRL_METRICS = {
     "loss": "train/loss",
-    "reward_std": "train/reward_std",
-    "kl": "train/kl",
-    "clip_ratio/region_mean": "train/clip_rate",
+    "reward_std": "grpo/reward_std",
+    "kl": "grpo/kl",
+    "clip_ratio/region_mean": "grpo/clip_rate",
     "grad_norm": "train/grad_norm",
     "learning_rate": "train/learning_rate",
 }

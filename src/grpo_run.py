@@ -45,8 +45,9 @@ _LINE = (
     "(cut %.2f), entropy %.3f, ratio %.4f, %.0f tokens/s, %.1f s (%s)"
 )
 _LINE_METRICS = (
-    *("reward", "accuracy", "format_rate", "zero_variance_rate", "completion_tokens"),
-    *("truncated_rate", "entropy", "importance_ratio", "generated_tokens_per_s", "step_s"),
+    *("grpo/reward", "grpo/accuracy", "grpo/format_rate", "grpo/zero_variance_rate"),
+    *("grpo/completion_tokens", "grpo/truncated_rate", "grpo/entropy", "grpo/importance_ratio"),
+    *("system/generated_tokens_per_s", "system/step_s"),
 )
 _PARTS = ("generate", "grade", "logprobs", "train", "sync")
 
@@ -109,8 +110,8 @@ class StageCallback(TrainerCallback):
                if name in TRL_METRICS}  # fmt: skip
         values = self._step | own
         self.metrics.log(values, step=state.global_step)
-        split = ", ".join(f"{part} {values[f'train/{part}_s']:.1f}" for part in _PARTS)
-        numbers = (values[f"train/{name}"] for name in _LINE_METRICS)
+        split = ", ".join(f"{part} {values[f'system/{part}_s']:.1f}" for part in _PARTS)
+        numbers = (values[name] for name in _LINE_METRICS)
         LOGGER.info(_LINE, state.global_step, state.max_steps, *numbers, split)
         self.stopped = self._watch.see(values)
         if self.stopped:
@@ -143,21 +144,21 @@ class StageCallback(TrainerCallback):
         sums = gathered([(trainer.trained_tokens, trainer.flops, trainer.agreement)])
         trained, flops = sum(row[0] for row in sums), sum(row[1] for row in sums)
         agreement = sum((row[2] for row in sums), Agreement())
-        values = {f"train/{part}_s": value for part, value in seconds.items()}
+        values = {f"system/{part}_s": value for part, value in seconds.items()}
         values |= rollout_metrics(records, self._grpo.rewards.weights(), self._grpo.group_size)
         values |= agreement.metrics()
         generated = sum(record.tokens for record in records)
         device = trainer.accelerator.device
         values |= {
             # A further pass over the same rollouts (grpo.iterations) generates nothing.
-            "train/generated_tokens_per_s": generated / (seconds["generate"] or math.inf),
-            "train/trained_tokens_per_s": trained / seconds["train"],
-            "train/flops_per_s": flops / seconds["train"],
-            "train/memory_gib": memory_gib(device),
+            "system/generated_tokens_per_s": generated / (seconds["generate"] or math.inf),
+            "system/trained_tokens_per_s": trained / seconds["train"],
+            "system/flops_per_s": flops / seconds["train"],
+            "system/memory_gib": memory_gib(device),
         }
         peak = peak_flops(device)
         if peak is not None:
-            values["train/mfu"] = values["train/flops_per_s"] / (peak * len(sums))
+            values["system/mfu"] = values["system/flops_per_s"] / (peak * len(sums))
         return values
 
     def _log_groups(self, step: int) -> None:

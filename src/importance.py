@@ -52,10 +52,10 @@ class Agreement:
         """Return means over the tokens."""
         tokens = max(self.tokens, 1.0)
         return {
-            "train/importance_ratio": self.ratio / tokens,
-            "train/logprob_gap": self.gap / tokens,
-            "train/importance_corrected_rate": self.corrected / tokens,
-            "train/entropy": self.entropy / tokens,
+            "grpo/importance_ratio": self.ratio / tokens,
+            "grpo/logprob_gap": self.gap / tokens,
+            "grpo/importance_corrected_rate": self.corrected / tokens,
+            "grpo/entropy": self.entropy / tokens,
         }
 
 

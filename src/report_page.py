@@ -26,11 +26,11 @@ _CURVES = (
     ("SFT accuracy", "step2_sft", "optimizer step",
      ("validation/accuracy", "train_subset/accuracy", "validation/format_rate")),
     ("GRPO accuracy", GRPO_STAGE, "optimizer step",
-     ("train/accuracy", "validation/accuracy", "train/format_rate")),
-    ("GRPO reward", GRPO_STAGE, "optimizer step", ("train/reward",)),
+     ("grpo/accuracy", "validation/accuracy", "grpo/format_rate")),
+    ("GRPO reward", GRPO_STAGE, "optimizer step", ("grpo/reward",)),
     ("GRPO completion length, tokens", GRPO_STAGE, "optimizer step",
-     ("train/completion_tokens", "validation/completion_tokens")),
-    ("GRPO token entropy, nats", GRPO_STAGE, "optimizer step", ("train/entropy",)),
+     ("grpo/completion_tokens", "validation/completion_tokens")),
+    ("GRPO token entropy, nats", GRPO_STAGE, "optimizer step", ("grpo/entropy",)),
 )  # fmt: skip
 
 

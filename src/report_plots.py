@@ -18,7 +18,7 @@ Record = dict[str, Any]
 # Okabe and Ito's palette, which stays distinct under the common colour-vision deficiencies.
 _BLUE, _ORANGE, _VERMILLION = "#0072B2", "#E69F00", "#D55E00"
 _CURVES: dict[str, Record] = {
-    "train/accuracy": {"color": _VERMILLION, "alpha": 0.6, "lw": 1},
+    "grpo/accuracy": {"color": _VERMILLION, "alpha": 0.6, "lw": 1},
     "validation/accuracy": {"color": _BLUE, "marker": "o", "markersize": 4},
 }
 

@@ -110,7 +110,7 @@ def rollout_metrics(
 ) -> dict[str, float]:
     """Return a step's figures.
 
-    `train/accuracy` and the other rates count every completion drawn; `train/reward` only those
+    `grpo/accuracy` and the other rates count every completion drawn; `grpo/reward` only those
     that are trained on, which dynamic sampling chooses. Unscorable ones have no reward.
 
     Args:
@@ -134,7 +134,7 @@ def rollout_metrics(
         "zero_variance_rate": fmean(not _varies(group) for group in groups),
     }
     values |= {f"reward/{name}": _mean([row[name] or 0.0 for row in scored]) for name in weights}
-    return {f"train/{name}": value for name, value in values.items()}
+    return {f"grpo/{name}": value for name, value in values.items()}
 
 
 def _varies(group: Sequence[CompletionRecord]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from rich.table import Table
 from utils.faults import FAULTS
 
 Record = Mapping[str, Any]
+_LOG_WIDTH = 120
 
 
 def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -21,7 +23,8 @@ def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> N
         table.add_column(column, justify="right" if number else "left", overflow="fold")
     for row in rows:
         table.add_row(*row)
-    Console(highlight=False).print(table)
+    # A log file has no width of its own, and 80 columns would break the figures.
+    Console(highlight=False, width=None if sys.stdout.isatty() else _LOG_WIDTH).print(table)
 
 
 def show_scores(title: str, scores: Mapping[str, Record]) -> None:

@@ -203,16 +203,16 @@ class SftTrainer:
             "train/loss": result.loss,
             "train/grad_norm": result.grad_norm,
             "train/learning_rate": rate,
-            "train/target_tokens_per_s": result.target_tokens / result.seconds,
-            "train/tokens_per_s": result.tokens / result.seconds,
-            "train/flops_per_s": result.flops / result.seconds,
+            "system/target_tokens_per_s": result.target_tokens / result.seconds,
+            "system/tokens_per_s": result.tokens / result.seconds,
+            "system/flops_per_s": result.flops / result.seconds,
             "train/padding_rate": 1 - result.tokens / result.computed_tokens,
-            "train/memory_gib": memory_gib(self._device),
+            "system/memory_gib": memory_gib(self._device),
             "train/examples_seen": seen,
         }
         if self._peak is not None:
             devices = self._peak * self._parallel.processes
-            values["train/mfu"] = result.flops / result.seconds / devices
+            values["system/mfu"] = result.flops / result.seconds / devices
         self._metrics.log(values, step=step)
 
     def _save(
@@ -247,7 +247,7 @@ class SftTrainer:
         checkpoint = self._store.place(step, seen)
         if self._parallel.rank == 0:
             self._writing.append((checkpoint, writer.submit(save)))
-        self._metrics.log({"train/save_s": time.perf_counter() - started}, step=step)
+        self._metrics.log({"system/save_s": time.perf_counter() - started}, step=step)
         if self._held_out:
             self._metrics.log({"validation/entropy": self.entropy(self._held_out)}, step=step)
 

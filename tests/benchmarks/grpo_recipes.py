@@ -63,14 +63,14 @@ def read_result(stage: Path) -> Result:
     outcome = read_json(stage / "outcome.json")
     rows = read_jsonl(stage / "metrics.jsonl")
     scored = [row for row in rows if "validation/accuracy" in row]
-    steps = [row for row in rows if "train/drawn_groups" in row]
+    steps = [row for row in rows if "grpo/drawn_groups" in row]
     began = scored[0]["time_s"]
     curve = [(row["time_s"] - began, 100 * row["validation/accuracy"]) for row in scored]
     return Result(
         100 * outcome["accuracy"],
         max(value for _, value in curve),
         curve[-1][0],
-        fmean(row["train/drawn_groups"] for row in steps),
+        fmean(row["grpo/drawn_groups"] for row in steps),
         curve,
     )
 

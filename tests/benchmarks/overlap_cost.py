@@ -49,7 +49,7 @@ class SavingTime:
     seconds = 0.0
 
     def log(self, values: Mapping[str, float], step: int) -> None:
-        self.seconds += values.get("train/save_s", 0.0)
+        self.seconds += values.get("system/save_s", 0.0)
 
 
 def main() -> None:

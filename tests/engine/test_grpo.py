@@ -49,8 +49,8 @@ def test_members_of_a_group_differ(runs):
 def test_engine_and_policy_agree_after_every_sync(runs):
     for name in ("first", "without refills"):
         for step in runs[name]:
-            assert step["train/importance_ratio"] == pytest.approx(1.0, abs=0.01)
-            assert step["train/logprob_gap"] < 0.01
+            assert step["grpo/importance_ratio"] == pytest.approx(1.0, abs=0.01)
+            assert step["grpo/logprob_gap"] < 0.01
 
 
 def test_a_sync_that_does_nothing_is_caught(runs):
@@ -88,7 +88,7 @@ def test_an_untied_output_layer_is_synced_too(tokenizer, tmp_path):
     seen = in_engine_process(observe_runs, tmp_path / "model", tmp_path, asked)["untied"]
     assert len(seen) == 2
     for step in seen:
-        assert step["train/importance_ratio"] == pytest.approx(1.0, abs=0.01)
+        assert step["grpo/importance_ratio"] == pytest.approx(1.0, abs=0.01)
 
 
 def test_pass_rates_of_the_starting_model_are_measured_once(tmp_path, monkeypatch):

@@ -122,9 +122,9 @@ def test_two_hosts_one_killed_and_resumed_train_as_one_process_does(tmp_path):
     one, two = figures(tmp_path / "one"), figures(tmp_path / "two")
     assert sorted(one) == sorted(two) == list(range(1, STEPS + 1))
     for step in one:
-        assert two[step]["train/reward"] == pytest.approx(one[step]["train/reward"])
-        assert two[step]["train/completion_tokens"] == one[step]["train/completion_tokens"]
+        assert two[step]["grpo/reward"] == pytest.approx(one[step]["grpo/reward"])
+        assert two[step]["grpo/completion_tokens"] == one[step]["grpo/completion_tokens"]
         # On-policy the loss itself is zero but for rounding; its gradient is what moves weights.
-        for name in ("train/grad_norm", "train/entropy"):
+        for name in ("train/grad_norm", "grpo/entropy"):
             assert two[step][name] == pytest.approx(one[step][name], rel=1e-4)
         assert two[step]["train/loss"] == pytest.approx(one[step]["train/loss"], abs=1e-6)

@@ -131,11 +131,11 @@ def test_sft_changed_every_matrix_and_verified_every_swap(pipeline_run):
 
 
 def test_grpo_logs_true_truncation_and_agreeing_engines(pipeline_run):
-    rows = [row for row in pipeline_run.metrics("step3_GRPO") if "train/reward" in row]
+    rows = [row for row in pipeline_run.metrics("step3_GRPO") if "grpo/reward" in row]
     assert [row["step"] for row in rows] == [1, 2, 3]
     for row in rows:
-        assert row["train/importance_ratio"] == pytest.approx(1.0, abs=0.05)
-        assert row["train/logprob_gap"] < 0.02
+        assert row["grpo/importance_ratio"] == pytest.approx(1.0, abs=0.05)
+        assert row["grpo/logprob_gap"] < 0.02
     lines = (pipeline_run.folder / "step3_GRPO" / "groups.jsonl").read_text().splitlines()
     groups = [json.loads(line) for line in lines]
     assert len(groups) == 3 * 4
@@ -145,7 +145,7 @@ def test_grpo_logs_true_truncation_and_agreeing_engines(pipeline_run):
         assert abs(sum(row["advantage"] for row in group)) < 1e-3
     # Nearly every completion ends at </answer>, far below the token limit, so none was cut.
     ended = sum(row["completion"].rstrip().endswith("</answer>") for row in groups) / len(groups)
-    assert rows[0]["train/truncated_rate"] <= 1 - ended + 0.5
+    assert rows[0]["grpo/truncated_rate"] <= 1 - ended + 0.5
 
 
 def test_a_finished_pipeline_is_not_run_again(pipeline_run):
@@ -170,7 +170,7 @@ def test_grpo_resumes_where_it_was(pipeline_run, tmp_path):
     done = run_script_launcher(stage / "config.yaml")
     assert done.returncode == 0, done.stderr[-3000:]
     lines = (stage / "metrics.jsonl").read_text().splitlines()
-    steps = [row["step"] for row in map(json.loads, lines) if "train/reward" in row]
+    steps = [row["step"] for row in map(json.loads, lines) if "grpo/reward" in row]
     assert steps == [1, 2, 3, 4]
     wandb_id = (stage / "wandb-small-step3_GRPO.id").read_text()
     assert list(stage.glob(f"wandb/offline-run-*-{wandb_id}")), "not the same W&B run"

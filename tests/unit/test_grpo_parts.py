@@ -108,17 +108,17 @@ def test_importance_weights_against_float64(mode):
 def test_agreement_of_several_processes_is_a_mean_over_tokens():
     both = Agreement(10, 11.0, 0.2, 1, 3.0) + Agreement(30, 29.0, 0.6, 0, 5.0)
     assert both.metrics() == {
-        "train/importance_ratio": 1.0,
-        "train/logprob_gap": pytest.approx(0.02),
-        "train/importance_corrected_rate": 0.025,
-        "train/entropy": 0.2,
+        "grpo/importance_ratio": 1.0,
+        "grpo/logprob_gap": pytest.approx(0.02),
+        "grpo/importance_corrected_rate": 0.025,
+        "grpo/entropy": 0.2,
     }
 
 
 def watched(steps):
     watch = CollapseWatch(CollapseConfig(patience=3))
     return [
-        watch.see({"train/completion_tokens": n, "train/entropy": h, "train/grad_norm": g})
+        watch.see({"grpo/completion_tokens": n, "grpo/entropy": h, "train/grad_norm": g})
         for n, h, g in steps
     ]
 

@@ -102,7 +102,7 @@ def add_curves(folder):
         append_jsonl(folder / "step2_sft" / "metrics.jsonl", [row])
         row = {"step": step, "time_s": 1.0, "validation/accuracy": step / 500}
         append_jsonl(folder / "step2_sft" / "metrics.jsonl", [row])
-        row = {"step": step, "time_s": 1.0, "train/accuracy": 0.9, "validation/accuracy": 0.8}
+        row = {"step": step, "time_s": 1.0, "grpo/accuracy": 0.9, "validation/accuracy": 0.8}
         append_jsonl(folder / "step3_GRPO" / "metrics.jsonl", [row])
 
 
@@ -278,7 +278,7 @@ def test_figure_shows_every_point_of_the_curves(full_run, monkeypatch):
     _, sft, grpo = figures[0].axes
     assert [list(line.get_xdata()) for line in sft.lines] == [[10, 20, 30, 40, 50]]
     assert list(sft.lines[0].get_ydata()) == [0.02, 0.04, 0.06, 0.08, 0.4]
-    assert {line.get_label() for line in grpo.lines} == {"train accuracy", "validation accuracy"}
+    assert {line.get_label() for line in grpo.lines} == {"grpo accuracy", "validation accuracy"}
     for axes in (sft, grpo):
         bottom, top = axes.get_ylim()
         assert bottom == 0

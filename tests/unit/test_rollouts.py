@@ -195,11 +195,11 @@ def test_figures_of_a_step():
     groups = [*drawn.groups, *drawn.dropped]
     outcomes = [grade.outcome for group in groups for _, grade in group.members]
     kept = [grade for group in drawn.groups for _, grade in group.members]
-    assert values["train/drawn_groups"] == len(groups) == 8
-    assert values["train/dropped_groups"] == 4
-    assert values["train/accuracy"] == outcomes.count("correct") / len(outcomes)
-    assert values["train/unscorable_rate"] == outcomes.count("unscorable") / len(outcomes)
+    assert values["grpo/drawn_groups"] == len(groups) == 8
+    assert values["grpo/dropped_groups"] == 4
+    assert values["grpo/accuracy"] == outcomes.count("correct") / len(outcomes)
+    assert values["grpo/unscorable_rate"] == outcomes.count("unscorable") / len(outcomes)
     scorable = [grade.reward for grade in kept if grade.outcome != "unscorable"]
-    assert values["train/reward/accuracy"] == pytest.approx(sum(scorable) / len(scorable))
+    assert values["grpo/reward/accuracy"] == pytest.approx(sum(scorable) / len(scorable))
     dull = [not group.informative for group in groups]
-    assert values["train/zero_variance_rate"] == sum(dull) / len(dull)
+    assert values["grpo/zero_variance_rate"] == sum(dull) / len(dull)
