@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from src.config_loading import ROOT, ConfigError, load_config
+from src.config_schema import Config
 from src.run_directory import pipeline_folder
 
 LOGGER = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ def main() -> int:
     except ConfigError as error:
         LOGGER.error("%s", error)
         return 2
-    return report(pipeline_folder(config))
+    return report(config)
 
 
 def run_step(step: Step, folder: str, arguments: argparse.Namespace) -> int:
@@ -75,15 +76,18 @@ def run_step(step: Step, folder: str, arguments: argparse.Namespace) -> int:
     return subprocess.run(command, cwd=ROOT, check=False).returncode
 
 
-def report(folder: Path) -> int:
-    """Write the report and show its table."""
+def report(config: Config) -> int:
+    """Write the report, show its table, and send it to W&B (offline without a key)."""
     # Imported here: matplotlib is not needed to run or to plan a step.
     from src.artifacts import read_json
     from src.report import render_table, write_report
+    from src.wandb_sink import log_report
 
-    file = write_report(folder)
-    sys.stdout.write(render_table(read_json(folder / "report.json")) + "\n")
-    LOGGER.info("report: %s", file)
+    folder = pipeline_folder(config)
+    found = read_json(write_report(folder))
+    sys.stdout.write(render_table(found) + "\n")
+    log_report(config, folder, found)
+    LOGGER.info("report: %s", folder / "report.html")
     return 0
 
 

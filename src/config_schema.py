@@ -154,6 +154,8 @@ class WandbConfig(Section):
     """`auto`: online where a key is set, else offline."""
     sample_rows: Positive = 32
     """Completions shown in the sample table."""
+    checkpoints: bool = False
+    """Send the checkpoint that a stage reports as an artifact, with the run that made it."""
 
 
 class Config(Section):

@@ -11,18 +11,16 @@ import csv
 import io
 import logging
 import time
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
-import wandb
-
 from src.artifacts import append_jsonl, read_jsonl, write_jsonl_atomic, write_text_atomic
 from src.config_schema import Config
 from src.devices import is_main_process, wandb_mode
 from src.run_directory import Run
+from src.wandb_sink import WandbSink
 
 LOGGER = logging.getLogger(__name__)
 
@@ -41,6 +39,9 @@ class MetricSink(Protocol):
 
     def rewind(self, step: int) -> None:
         """Forget what an interrupted run logged after `step`; it is about to come again."""
+
+    def checkpoint(self, folder: Path) -> None:
+        """Record the model that was scored."""
 
     def close(self, summary: Mapping[str, Any]) -> None:
         """Record the final figures and let go of the destination."""
@@ -82,52 +83,11 @@ class JsonlSink:
             if len(kept) < len(rows):
                 write_jsonl_atomic(file, kept)
 
+    def checkpoint(self, folder: Path) -> None:
+        """Nothing to do: the checkpoint is on disk already."""
+
     def close(self, summary: Mapping[str, Any]) -> None:
         """Nothing to do: every line is on disk already."""
-
-
-class WandbSink:
-    """One W&B run with one step axis."""
-
-    def __init__(self, run: Run, name: str, step_name: str, settings: Mapping[str, Any]) -> None:
-        config = run.config
-        self._step_name = step_name
-        self._run = wandb.init(
-            project=config.wandb.project,
-            group=config.run.name,
-            name=name,
-            job_type=run.stage,
-            tags=[config.run.profile, run.stage],
-            dir=str(run.folder),
-            config=config.model_dump(mode="json") | dict(settings),
-            mode=wandb_mode(config.wandb.mode),
-            reinit="create_new",
-            id=_wandb_id(run.folder / f"wandb-{name}.id"),
-            resume="allow",
-        )
-        self._run.define_metric(step_name)
-        self._run.define_metric("*", step_metric=step_name)
-
-    def log(self, values: Mapping[str, float], step: int) -> None:
-        """Send the values on the run's own axis."""
-        self._run.log({self._step_name: step, **values})
-
-    def samples(self, rows: Sequence[Mapping[str, Any]], step: int, name: str) -> None:
-        """Send a table of completions."""
-        if rows:
-            self._run.log({self._step_name: step, name: _wandb_table(rows)})
-
-    def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Send the table."""
-        self._run.log({name: _wandb_table(rows)})
-
-    def rewind(self, step: int) -> None:
-        """Nothing to do: the same steps come again, and the later value of a step is shown."""
-
-    def close(self, summary: Mapping[str, Any]) -> None:
-        """Write the summary and finish the run."""
-        self._run.summary.update(dict(summary))
-        self._run.finish()
 
 
 class MetricLog:
@@ -156,6 +116,11 @@ class MetricLog:
         """Forget what an interrupted run logged after `step`."""
         for sink in self._sinks:
             sink.rewind(step)
+
+    def checkpoint(self, folder: Path) -> None:
+        """Record the model that was scored."""
+        for sink in self._sinks:
+            sink.checkpoint(folder)
 
     def summarise(self, **values: Any) -> None:
         """Set the figures shown as the run's summary."""
@@ -200,15 +165,3 @@ def open_metric_log(
         title = f"{config.run.name}-{name or run.stage}"
         sinks.append(WandbSink(run, title, step_name, settings or {}))
     return MetricLog(sinks)
-
-
-def _wandb_id(file: Path) -> str:
-    """Return the id of this folder's W&B run, so that one that is resumed stays one run."""
-    if not file.is_file():
-        write_text_atomic(file, uuid.uuid4().hex[:12])
-    return file.read_text(encoding="utf-8")
-
-
-def _wandb_table(rows: Sequence[Mapping[str, Any]]) -> wandb.Table:
-    columns = list(rows[0])
-    return wandb.Table(columns=columns, data=[[row.get(c) for c in columns] for row in rows])

@@ -157,7 +157,9 @@ def write_test_outcome(run: Run, tasks: Sequence[EvalTask], reports: Reports) ->
     with open_metric_log(run, name=f"{run.stage}-test") as metrics:
         metrics.log(report.metrics("test"), step=0)
         metrics.samples(sample_rows(report, run.config.wandb.sample_rows), step=0)
-        metrics.summarise(accuracy=report.accuracy, format_rate=report.format_rate, n=report.n)
+        metrics.summarise(**_summary(report))
+        if Path(report.checkpoint).is_dir():  # not a hub id
+            metrics.checkpoint(Path(report.checkpoint))
     outcome = {
         **report.outcome(),
         "checkpoint": report.checkpoint,
@@ -175,6 +177,21 @@ def write_test_outcome(run: Run, tasks: Sequence[EvalTask], reports: Reports) ->
     show_scores(f"{run.stage}, test", {headline: outcome, **outcome["variants"]})
     show_faults("what went wrong", report.faults, report.completions)
     return outcome
+
+
+def _summary(report: EvalReport) -> dict[str, Any]:
+    """Return the figures that the report states of a stage."""
+    low, high = report.accuracy_ci95
+    shown = {f"test/{name}": count for name, count in report.outcomes.items()}
+    return {
+        "test/n": report.n,
+        "test/accuracy": report.accuracy,
+        "test/accuracy_low": low,
+        "test/accuracy_high": high,
+        "test/format_rate": report.format_rate,
+        "test/accuracy_anywhere": report.accuracy_anywhere,
+        **shown,
+    }
 
 
 def sample_rows(report: EvalReport, count: int) -> list[dict[str, Any]]:
