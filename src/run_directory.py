@@ -11,13 +11,13 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from glob import glob
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from src.artifacts import read_json, write_json_atomic, write_text_atomic
 from src.config_loading import ConfigError, dump_yaml, resolve_path
 from src.config_schema import Config
 from src.devices import is_main_process
-from src.file_locks import file_lock
+from src.file_locks import claim_folder, file_lock
 from src.provenance import MANIFEST, code_version, hardware, model_identity, package_versions
 from utils.hashing import file_sha256
 
@@ -39,6 +39,7 @@ class Run:
     resume: bool = False
     check_only: bool = False
     started: float = field(default_factory=time.time)
+    _claim: IO[str] | None = field(default=None, init=False, repr=False)
 
     @property
     def pipeline_folder(self) -> Path:
@@ -72,12 +73,15 @@ class Run:
             model: folder or hub id of the model it begins with.
 
         Raises:
-            ConfigError: when going on under another configuration than the one on disk.
+            ConfigError: when going on under another configuration than the one on disk, or where
+                another process works in the folder.
         """
         if self.check_only:
             raise ChecksPassed
         if not is_main_process():
             return
+        if not self.shared:
+            self._claim = claim_folder(self.folder)
         goes_on = self.shared or (self.resume and (self.folder / "config.yaml").is_file())
         if self.folder.exists() and not goes_on:
             self._keep_aside()
@@ -116,6 +120,8 @@ class Run:
                 **outcome,
             },
         )
+        if self._claim is not None:
+            self._claim.close()
         LOGGER.info("%s: finished in %.0f s", self.stage, wall_s)
 
     def _record_config(self) -> None:

@@ -124,8 +124,11 @@ else
   fi
 fi
 
-# A group of its own, so that whatever ends this script ends all of it.
-setsid "$python" -m "${launch[@]}" "$here/train_trl.py" ${passed[@]+"${passed[@]}"} &
+# A group of its own, so that whatever ends this script ends all of it; where the script is killed
+# outright and can do nothing, the kernel tells the child.
+told=()
+if command -v setpriv >/dev/null; then told=(setpriv --pdeathsig TERM); fi
+setsid ${told[@]+"${told[@]}"} "$python" -m "${launch[@]}" "$here/train_trl.py" ${passed[@]+"${passed[@]}"} &
 child=$!
 trap 'kill -TERM -- "-$child" 2>/dev/null || true' INT TERM HUP
 status=0

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 
 import pytest
 from accelerate.commands.config.config_args import load_config_from_file
 
+from src.config_loading import ConfigError, with_values
+from src.config_schema import Config
 from src.grpo_run import last_whole_state
 from src.network import NetworkError, free_port, reaching_interface, serving_interface
+from src.run_directory import Run
 from tests.conftest import ROOT
 
 LAUNCHER = ROOT / "step3_GRPO" / "launch_trl.sh"
@@ -89,3 +93,15 @@ def test_a_state_that_was_cut_short_is_passed_over(tmp_path):
         cursor = tmp_path / f"checkpoint-{step}" / "rollout_source.json"
         cursor.write_text(json.dumps({"cursor": step}))
     assert last_whole_state(tmp_path) == tmp_path / "checkpoint-10"
+
+
+def test_a_folder_is_worked_on_by_one_process_at_a_time(tmp_path):
+    """A launcher that was killed may leave its training behind; a second must not join it."""
+    config = with_values(Config(), {"run.output_root": str(tmp_path)})
+    first = Run("step3_GRPO", config)
+    first.begin(data={}, model="m")
+    with pytest.raises(ConfigError, match=rf"another process \(process {os.getpid()} on "):
+        Run("step3_GRPO", config, resume=True).begin(data={}, model="m")
+    Run("step2_sft", config).begin(data={}, model="m")
+    first.finish()
+    Run("step3_GRPO", config, resume=True).begin(data={}, model="m")
