@@ -73,6 +73,8 @@ class StageCallback(TrainerCallback):
     ) -> None:
         """Score the starting policy, so that training that only harms keeps it as the best."""
         if state.global_step == 0:
+            # An attempt that was killed before its first save is done over from here.
+            self.metrics.rewind(-1)
             self._validate(0)
         else:
             self.metrics.rewind(state.global_step)
