@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from src.config_loading import ConfigError, resolve_path
 from src.config_schema import Config
+from src.held_out import find_repeats
 from utils.dataset_loader import (
     DataError,
     ProblemSet,
@@ -17,10 +16,7 @@ from utils.dataset_loader import (
     load_from_hub,
     load_synthetic,
 )
-from utils.near_duplicates import KINDS, Match, find_duplicates
-from utils.problem import Problem
 
-_EXAMPLES = 5
 LOGGER = logging.getLogger(__name__)
 
 
@@ -71,56 +67,25 @@ def without_duplicates(problems: ProblemSet, remove: str) -> ProblemSet:
     """Report which training and validation problems repeat a test problem; leave out some.
 
     Args:
-        remove: `exact` leaves out no more than the loader did; `numbers` those that differ in
-            their numbers alone; `near` also those that are alike.
+        remove: as `data.remove_duplicates`; the loader has left out exact copies already.
 
     Raises:
         DataError: when nothing is left to train on.
     """
     fitted = [*problems.validation, *problems.train]
-    test = [problem.problem for problem in problems.test]
-    matches = list(find_duplicates((problem.problem for problem in fitted), test))
-    removed_kinds = {"exact": (), "numbers": ("numbers",), "near": ("numbers", "near")}[remove]
-    gone = {match.index for match in matches if match.kind in removed_kinds}
+    repeats = find_repeats(
+        [problem.problem for problem in fitted],
+        [problem.problem for problem in problems.test],
+        remove,
+    )
     first_train = len(problems.validation)
-    train = [p for i, p in enumerate(problems.train, first_train) if i not in gone]
-    validation = [p for i, p in enumerate(problems.validation) if i not in gone]
+    train = [p for i, p in enumerate(problems.train, first_train) if i not in repeats.removed]
+    validation = [p for i, p in enumerate(problems.validation) if i not in repeats.removed]
     if not train or not validation:
         raise DataError(
             f"data.remove_duplicates: {remove} leaves {len(train)} training and {len(validation)} "
             "validation problems; give larger files, or remove less"
         )
-    found = _describe(matches, fitted, problems.test, removed_kinds)
-    for kind, one in found.items():
-        LOGGER.info(
-            "data: %d training or validation problems repeat a test problem (%s); %d left out",
-            one["count"], kind, one["removed"],
-        )  # fmt: skip
+    repeats.log("training or validation problems", "a test problem")
+    found = problems.duplicates | repeats.by_kind
     return replace(problems, train=train, validation=validation, duplicates=found)
-
-
-def _describe(
-    matches: Sequence[Match],
-    fitted: Sequence[Problem],
-    test: Sequence[Problem],
-    removed_kinds: Sequence[str],
-) -> dict[str, dict[str, Any]]:
-    """Count the matches of each kind, with examples."""
-    described: dict[str, dict[str, Any]] = {}
-    for kind in KINDS:
-        same = [match for match in matches if match.kind == kind]
-        if not same:
-            continue
-        described[kind] = {
-            "count": len(same),
-            "removed": len(same) if kind in removed_kinds else 0,
-            "examples": [
-                {
-                    "similarity": round(match.similarity, 3),
-                    "fitted": fitted[match.index].problem,
-                    "test": test[match.other].problem,
-                }
-                for match in same[:_EXAMPLES]
-            ],
-        }
-    return described

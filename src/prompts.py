@@ -34,6 +34,18 @@ class PromptTemplate:
         """Return the prompt for one problem."""
         return self.text.replace(PLACEHOLDER, problem.problem)
 
+    def asked(self, prompt: str) -> str:
+        """Return the problem in a prompt of this template; another's prompt is returned whole.
+
+        >>> PromptTemplate("Question: {question} Answer:").asked("Question: 1+1? Answer:")
+        '1+1?'
+        """
+        head, _, tail = self.text.strip().partition(PLACEHOLDER)
+        text = prompt.strip()
+        if text.startswith(head) and text.endswith(tail):
+            return text[len(head) : len(text) - len(tail)]
+        return prompt
+
     def target(self, problem: Problem) -> str:
         """Return the completion that SFT teaches: reasoning, then the tagged answer.
 

@@ -13,6 +13,7 @@ from typing import Any
 from src import artifacts
 from src.comparison import Difference, Scored, paired_difference, read_scored
 from src.config_loading import ROOT
+from src.data_summary import describe_data
 from src.report_page import render_page
 from src.report_plots import draw_run
 from src.run_directory import SEARCH_STAGE
@@ -239,6 +240,7 @@ def _describe_conditions(outcomes: dict[str, Record]) -> list[str]:
         test_set = f"{scored['test_set']['n']} problems, sha256 `{scored['test_set']['sha256']}`"
         lines.append(f"- Test set: {test_set}; prompt sha256 `{scored['prompt_sha256']}`")
         lines.append(f"- Sampling: {sampling}")
+    lines.append(f"- Data: {describe_data(outcomes)}")
     for key in ("commit", "hardware"):
         values = dict.fromkeys(outcome[key] for outcome in outcomes.values())
         lines.append(f"- {key.capitalize()}: {'; '.join(values)}")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from src.artifacts import read_jsonl
+from src.data_summary import describe_data
 from src.run_directory import GRPO_STAGE, SEARCH_STAGE
 from src.search_summary import describe_search
 from utils.faults import FAULTS
@@ -59,6 +60,7 @@ def render_page(report: Record, outcomes: Mapping[str, Record], run_folder: Path
         "faults": FAULTS,
         "curves": [*_search_curve(run_folder), *_curves(run_folder)],
         "search": describe_search(search) if search else "",
+        "importances": search["importances"] if search else {},
         "breakdown": _breakdowns(outcomes, names),
         "problems": problems,
         "shown": f"{len(problems)} of the {total} test problems, drawn by a hash of their names; "
@@ -80,7 +82,7 @@ def _conditions(outcomes: Mapping[str, Record]) -> list[str]:
             f"temperature {sampling['temperature']}, top-p {sampling['top_p']}, at most "
             f"{sampling['max_completion_tokens']} tokens, seed {sampling.get('seed')}"
         )
-    return said
+    return [*said, describe_data(outcomes)]
 
 
 def _curves(run_folder: Path) -> list[Record]:

@@ -16,6 +16,7 @@ from typing import IO, Any
 from src.artifacts import read_json, write_json_atomic, write_text_atomic
 from src.config_loading import ConfigError, dump_yaml, resolve_path
 from src.config_schema import Config
+from src.data_summary import summarise_data
 from src.devices import is_main_process
 from src.file_locks import claim_folder, file_lock
 from src.provenance import MANIFEST, code_version, hardware, model_identity, package_versions
@@ -24,6 +25,8 @@ from utils.hashing import file_sha256
 LOGGER = logging.getLogger(__name__)
 SEARCH_STAGE = "step1_sft_hyper"
 GRPO_STAGE = "step3_GRPO"
+FITTING_STAGES = (SEARCH_STAGE, "step2_sft")
+"""Those that train on supervised rows."""
 
 
 class ChecksPassed(Exception):  # noqa: N818 - not an error: `--check` ends here
@@ -117,6 +120,7 @@ class Run:
                 "wall_s": round(wall_s, 1),
                 "hardware": hardware(),
                 "commit": code_version()["commit"],
+                "data": summarise_data(manifest["data"]),
                 **outcome,
             },
         )

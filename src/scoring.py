@@ -164,7 +164,6 @@ def write_test_outcome(run: Run, tasks: Sequence[EvalTask], reports: Reports) ->
         **report.outcome(),
         "checkpoint": report.checkpoint,
         **task.yardstick(),
-        "chosen_on": "validation",
         "reported_on": task.split,
         "variants": {
             other.variant: reports[other.name].figures() | other.yardstick() for other in variants

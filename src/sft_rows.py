@@ -5,18 +5,20 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from src.config_loading import resolve_path
 from src.config_schema import Config
 from src.config_training import WeightedFile
+from src.held_out import find_repeats
 from src.prompts import PromptTemplate
 from utils.answer_forms import extract_boxed
 from utils.contained_texts import ContainedTexts
-from utils.dataset_loader import ProblemSet
+from utils.dataset_loader import EXAMPLES, ProblemSet
 from utils.problem import Problem, normalised_text
-from utils.sft_file_loader import SolutionRow, load_sft_rows
+from utils.sft_file_loader import CompletionRow, SolutionRow, load_sft_rows
 
 LOGGER = logging.getLogger(__name__)
 
@@ -33,16 +35,25 @@ class SftRow:
     answer: str | None
 
 
-def training_rows(config: Config, problems: ProblemSet, template: PromptTemplate) -> list[SftRow]:
-    """Return what `sft.source: solutions` trains on: `sft.files`, or the training problems."""
+@dataclass(frozen=True, slots=True)
+class TrainingRows:
+    """What `sft.source: solutions` trains on, where it stands, and what was left out of it."""
+
+    rows: list[SftRow]
+    files: list[Path] = field(default_factory=list)
+    repeats: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Rows that repeat a validation or test problem, by kind, with examples."""
+
+    def provenance(self, problems: ProblemSet) -> dict[str, Any]:
+        """Return what was read, how it was split and what repeats it, for the manifest."""
+        return problems.provenance(*self.files) | {"sft_files_duplicates": self.repeats}
+
+
+def training_rows(config: Config, problems: ProblemSet, template: PromptTemplate) -> TrainingRows:
+    """Return the rows of `sft.files`, or of the training problems."""
     if config.sft.files:
-        return rows_from_files(config.sft.files, template, problems)
-    return rows_from_problems(problems.train, template)
-
-
-def training_files(config: Config) -> list[Path]:
-    """Return where `sft.files` are, for the manifest; load the rows first."""
-    return [resolve_path(item.file) for item in config.sft.files]
+        return rows_from_files(config.sft.files, template, problems, config.data.remove_duplicates)
+    return TrainingRows(rows_from_problems(problems.train, template))
 
 
 def rows_from_problems(problems: Sequence[Problem], template: PromptTemplate) -> list[SftRow]:
@@ -51,41 +62,80 @@ def rows_from_problems(problems: Sequence[Problem], template: PromptTemplate) ->
 
 
 def rows_from_files(
-    files: Sequence[WeightedFile], template: PromptTemplate, problems: ProblemSet
-) -> list[SftRow]:
+    files: Sequence[WeightedFile],
+    template: PromptTemplate,
+    problems: ProblemSet,
+    remove: str = "exact",
+) -> TrainingRows:
     """Load training files, leave out held-out problems and repeat each row by its file's weight.
 
     {prompt, completion} rows keep their texts; the template renders the others. The reference of a
     {problem, solution} row is its own `answer`, else that of the same training problem, else its
     solution's last box. A row is left out where its problem or prompt contains the text of a
-    validation or test problem, case and white space folded; a paraphrase is not noticed.
+    validation or test problem, case and white space folded. Rows that nearly repeat one are
+    counted; a prompt of another template than this one dilutes the likeness.
+
+    Args:
+        remove: as `data.remove_duplicates`.
 
     Raises:
         DataError: for a missing, malformed or empty file.
     """
-    held_out = ContainedTexts(item.problem for item in (*problems.validation, *problems.test))
+    held_out = [item.problem for item in (*problems.validation, *problems.test)]
+    contained = ContainedTexts(held_out)
     references = {normalised_text(item.problem): item.answer for item in problems.train}
-    kept: list[SftRow] = []
-    leaked: list[str] = []
+    kept: list[_FileRow] = []
+    leaked: list[_FileRow] = []
     for item in files:
         for row in load_sft_rows(resolve_path(item.file)):
-            if isinstance(row, SolutionRow):
-                asked, taught = row.problem, row.solution
-                made = _file_solution_row(row, references, template)
-            else:
-                asked, taught = row.prompt, row.completion
-                made = SftRow(row.id, asked, taught, row.answer)
-            if held_out.found_in(asked):
-                leaked.append(row.id)
-            else:
-                kept += [made] * copies(item.weight, f"{row.id}\n{taught}")
+            made = _file_row(row, references, template, item.weight)
+            (leaked if contained.found_in(made.asked) else kept).append(made)
+    repeats = find_repeats([row.asked for row in kept], held_out, remove)
+    repeats.log("rows of sft.files", "a validation or test problem")
+    rows = [row for place, row in enumerate(kept) if place not in repeats.removed]
     LOGGER.info(
         "sft.files: %d rows an epoch from %d files; left out: %s",
-        len(kept),
+        sum(row.copies for row in rows),
         len(files),
-        listed({"held out for validation or test": leaked}),
+        listed({"held out for validation or test": [row.made.id for row in leaked]}),
     )
-    return kept
+    return TrainingRows(
+        [row.made for row in rows for _ in range(row.copies)],
+        [resolve_path(item.file) for item in files],
+        _contained(leaked) | repeats.by_kind,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _FileRow:
+    """A row with the text that asks its problem, and how often it stands in an epoch."""
+
+    made: SftRow
+    asked: str
+    copies: int
+
+
+def _file_row(
+    row: SolutionRow | CompletionRow,
+    references: Mapping[str, str],
+    template: PromptTemplate,
+    weight: float,
+) -> _FileRow:
+    if isinstance(row, SolutionRow):
+        made, asked = _file_solution_row(row, references, template), row.problem
+        taught = row.solution
+    else:
+        made = SftRow(row.id, row.prompt, row.completion, row.answer)
+        asked, taught = template.asked(row.prompt), row.completion
+    return _FileRow(made, asked, copies(weight, f"{row.id}\n{taught}"))
+
+
+def _contained(leaked: Sequence[_FileRow]) -> dict[str, dict[str, Any]]:
+    """Describe the rows in which a whole held-out problem stands."""
+    if not leaked:
+        return {}
+    examples = [{"row": row.made.id, "fitted": row.asked} for row in leaked[:EXAMPLES]]
+    return {"contained": {"count": len(leaked), "removed": len(leaked), "examples": examples}}
 
 
 def copies(weight: float, key: str) -> int:

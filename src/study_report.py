@@ -21,6 +21,7 @@ from src.metric_log import open_metric_log
 from src.run_directory import Run, read_outcome
 from src.search_data import WHOLE
 from src.study_queue import FrozenTrial, StudyQueue
+from src.tables import show_records
 from src.trial_record import best_checkpoint, best_trials, merit
 from utils.statistics import newcombe_difference_interval
 
@@ -84,7 +85,9 @@ def close_study(run: Run, queue: StudyQueue, worker: EvalWorker) -> dict[str, An
         "best": chosen,
         "rescored": [item.figures() for item in rescored],
         "difference": compare(rescored),
+        "importances": queue.importances(),
         "busy": busy_shares(queue.trials()),
+        "chosen_on": "validation",
         "plot": "study.png",
     }
     _log_summary(run, queue, outcome)
@@ -185,7 +188,7 @@ def _counts(queue: StudyQueue) -> dict[str, Any]:
 
 
 def _log_summary(run: Run, queue: StudyQueue, outcome: dict[str, Any]) -> None:
-    """Write the tables, and the study's curve by trial, beside a W&B run of its own."""
+    """Write and show the tables, and the study's curve by trial, beside a W&B run of its own."""
     (run.folder / "metrics.jsonl").unlink(missing_ok=True)  # of a closing that was cut off
     trials = queue.trials()
     with open_metric_log(run, name="study", step_name="trial") as metrics:
@@ -198,9 +201,11 @@ def _log_summary(run: Run, queue: StudyQueue, outcome: dict[str, Any]) -> None:
             if trial.value is not None:
                 values["search/value"] = abs(trial.value)
             metrics.log(values, step=trial.number)
-        metrics.table("trials", [_row(trial, queue, outcome["failures"]) for trial in trials])
+        rows = [_row(trial, queue, outcome["failures"]) for trial in trials]
+        metrics.table("trials", rows)
         metrics.table("rescored", [_flat(figures) for figures in outcome["rescored"]])
         metrics.summarise(**outcome)
+    show_records(f"{run.stage}: {len(rows)} trials, {queue.search.objective}", rows)
 
 
 def _row(trial: FrozenTrial, queue: StudyQueue, failures: dict[str, str]) -> dict[str, Any]:

@@ -27,6 +27,12 @@ def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> N
     Console(highlight=False, width=None if sys.stdout.isatty() else _LOG_WIDTH).print(table)
 
 
+def show_records(title: str, records: Sequence[Record]) -> None:
+    """Print records that share their keys, a row each; dotted keys by their last part."""
+    columns = [key.rpartition(".")[2].replace("_", " ") for key in records[0]]
+    show(title, columns, [[_plain(value) for value in row.values()] for row in records])
+
+
 def show_scores(title: str, scores: Mapping[str, Record]) -> None:
     """Print the figures of some evaluations, one a row."""
     voted = any(figures["samples_per_problem"] > 1 for figures in scores.values())
@@ -51,6 +57,12 @@ def percent(share: float | None) -> str:
 def interval(bounds: Sequence[float]) -> str:
     """Write an interval of shares in percent."""
     return f"[{percent(bounds[0])}, {percent(bounds[1])}]"
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "-" if value is None else str(value)
 
 
 def _score_row(name: str, figures: Record, voted: bool) -> list[str]:

@@ -13,13 +13,17 @@ from typing import Any
 
 from src.artifacts import read_json
 from src.checkpoints import DamagedCheckpointError, verify_checkpoint
-from src.config_loading import ConfigError
+from src.config_loading import ConfigError, load_config
+from src.data_summary import summarise_data
 from src.eval_report import summarise
+from src.problems import load_problems
+from src.prompts import load_prompt
 from src.provenance import MANIFEST
 from src.regrading import read_completions, regrade
 from src.report import build_report, read_outcomes, refuse_mixtures, render_markdown
-from src.run_directory import SEARCH_STAGE
-from utils.dataset_loader import describe_file, problems_sha256
+from src.run_directory import FITTING_STAGES, SEARCH_STAGE
+from src.sft_rows import training_rows
+from utils.dataset_loader import DataError, ProblemSet, problems_sha256
 from utils.hashing import file_sha256
 from utils.problem import Problem
 
@@ -35,14 +39,37 @@ def verify_run(folder: Path) -> list[str]:
         ValueError: no stage of the run has finished.
     """
     outcomes = read_outcomes(folder)
+    data = _Data()
     found = []
     for stage, outcome in outcomes.items():
-        found += [f"{stage}: {line}" for line in _verify_stage(folder / stage, outcome)]
+        found += [f"{stage}: {line}" for line in _verify_stage(folder / stage, outcome, data)]
     return [*found, *_verify_report(folder, outcomes)]
 
 
-def _verify_stage(folder: Path, outcome: Record) -> Iterator[str]:
-    yield from _verify_manifest(folder, outcome)
+class _Data:
+    """The problems that configurations ask for, read and split again, once for all stages."""
+
+    def __init__(self) -> None:
+        self._loaded: dict[str, ProblemSet] = {}
+
+    def provenance(self, folder: Path) -> Record:
+        """Derive what a stage's manifest states of its data.
+
+        Raises:
+            ConfigError, DataError: when the files are no longer there.
+        """
+        config = load_config([folder / "config.yaml"])
+        key = f"{config.data.model_dump_json()} {config.run.seed}"
+        problems = self._loaded.get(key) or load_problems(config)
+        self._loaded[key] = problems
+        if folder.name not in FITTING_STAGES:
+            return problems.provenance()
+        prompt = load_prompt(config.data.prompt)
+        return training_rows(config, problems, prompt).provenance(problems)
+
+
+def _verify_stage(folder: Path, outcome: Record, data: _Data) -> Iterator[str]:
+    yield from _verify_manifest(folder, outcome, data)
     if folder.name == SEARCH_STAGE:
         return
     yield from _verify_figures(folder, outcome, "")
@@ -54,7 +81,7 @@ def _verify_stage(folder: Path, outcome: Record) -> Iterator[str]:
         yield str(error)
 
 
-def _verify_manifest(folder: Path, outcome: Record) -> Iterator[str]:
+def _verify_manifest(folder: Path, outcome: Record, data: _Data) -> Iterator[str]:
     """Check what made the stage: all of it recorded, the files still those."""
     if not (folder / MANIFEST).is_file():
         yield f"{MANIFEST} is missing: what made the figures is not known"
@@ -72,9 +99,12 @@ def _verify_manifest(folder: Path, outcome: Record) -> Iterator[str]:
         file = folder / name
         if not file.is_file() or file_sha256(file) != expected:
             yield f"{name}: {'changed since' if file.is_file() else 'missing after'} the run ended"
-    for name, expected in manifest["data"]["files"].items():
-        if Path(name).is_file() and describe_file(Path(name)) != expected:
-            yield f"data file {name}: no longer what the stage read"
+    try:
+        derived = data.provenance(folder)
+        yield from _differences(f"{MANIFEST}: data", manifest["data"], derived)
+        yield from _differences("outcome.json: data", outcome["data"], summarise_data(derived))
+    except (ConfigError, DataError) as error:
+        yield f"the data cannot be read again: {error}"
     for name, expected in manifest["model"]["sha256"].items():
         file = Path(manifest["model"]["path"]) / name
         if file.is_file() and file_sha256(file) != expected:

@@ -30,7 +30,7 @@ def main(config: Config, run: Run) -> None:
     from src.prompts import load_prompt
     from src.search_data import drawn_rows, search_tasks
     from src.sft_examples import build_examples, log_left_out
-    from src.sft_rows import training_files, training_rows
+    from src.sft_rows import training_rows
     from src.study_queue import open_study
     from src.study_report import close_study, closing_turn
 
@@ -38,10 +38,11 @@ def main(config: Config, run: Run) -> None:
     prompt = load_prompt(config.data.prompt)
     model = resolve_model(config.model.path)
     tokenizer = load_tokenizer(model, config)
-    rows = training_rows(config, problems, prompt)
-    run.begin(data=problems.provenance(*training_files(config)), model=model)
+    taught = training_rows(config, problems, prompt)
+    run.begin(data=taught.provenance(problems), model=model)
     queue = open_study(run.folder, config, TRIAL_FAILURES)
     with EvalWorker(config, model, search_tasks(config, problems, prompt, tokenizer)) as worker:
+        rows = taught.rows
         if config.sft.source == "rejection_sampling":
             rows = drawn_rows(run, problems, prompt, worker)
         built = build_examples(rows, tokenizer, config.train.max_tokens, config.sft.keep)

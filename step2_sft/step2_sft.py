@@ -29,25 +29,26 @@ def main(config: Config, run: Run) -> None:
     from src.problems import load_problems
     from src.prompts import load_prompt
     from src.scoring import score_on_test, test_task
-    from src.sft_rows import training_files, training_rows
+    from src.sft_rows import training_rows
 
     problems = load_problems(config)
     prompt = load_prompt(config.data.prompt)
     model = resolve_model(config.model.path)
     tokenizer = load_tokenizer(model, config)
-    rows = training_rows(config, problems, prompt)
-    run.begin(data=problems.provenance(*training_files(config)), model=model)
+    taught = training_rows(config, problems, prompt)
+    run.begin(data=taught.provenance(problems), model=model)
     tasks = fine_tuning_tasks(config, problems, prompt, tokenizer)
     with EvalWorker(config, model, tasks) as worker:
         tuning = FineTuning(run, model, tokenizer, worker, tasks)
         if config.sft.source == "rejection_sampling":
             store = tuning.by_expert_iteration(problems, prompt)
         else:
-            store = tuning.on_rows(rows)
+            store = tuning.on_rows(taught.rows)
     if is_main_process():
         best = store.best()
         outcome = score_on_test(run, str(best.folder), [test_task(run, problems, prompt)])
-        run.finish(best_step=best.step, training_data=tuning.training_data, **outcome)
+        outcome |= {"best_step": best.step, "chosen_on": "validation"}
+        run.finish(training_data=tuning.training_data, **outcome)
 
 
 if __name__ == "__main__":

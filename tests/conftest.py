@@ -11,8 +11,12 @@ import pytest
 import torch
 from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
+from utils.dataset_loader import ProblemSet
+
 ROOT = Path(__file__).resolve().parent.parent
 TINY_BASE = ROOT / "assets" / "tiny_base"
+NO_DATA = ProblemSet([], [], []).provenance()
+"""What a manifest states of a stage that reads nothing."""
 
 SMALL = {
     "data.train_rows": 96,

@@ -23,6 +23,8 @@ from utils.problem_generator import generate_problems
 
 MATH_SUBJECT_SPLITS = ("train", "test")
 MATH_500 = "HuggingFaceH4/MATH-500"
+EXAMPLES = 5
+"""Examples recorded of each kind of row that is left out."""
 
 
 class DataError(ValueError):
@@ -58,6 +60,10 @@ class ProblemSet:
         splits = {name: self.split(name) for name in ("train", "validation", "test")}
         return {
             "files": self.files | {str(file): describe_file(file) for file in more},
+            "rows_left_out": {
+                "without_answer": len(self.without_answer),
+                "repeated": self.overlap_removed,
+            },
             "duplicates": self.duplicates,
             "splits": {
                 name: {"n": len(problems), "sha256": problems_sha256(problems)}
@@ -241,14 +247,16 @@ def _split(
     files: dict[str, dict[str, Any]],
 ) -> ProblemSet:
     """Take validation out of train, by a seeded hash of the text; test stays untouched."""
-    seen = {normalised_text(problem.problem) for problem in test}
-    unique = []
+    of_test = {normalised_text(problem.problem): problem.problem for problem in test}
+    unique: dict[str, Problem] = {}
+    copies = []
     for problem in train:
         key = normalised_text(problem.problem)
-        if key not in seen:
-            seen.add(key)
-            unique.append(problem)
-    ranked = sorted(unique, key=lambda problem: _rank(problem, seed))
+        if key in of_test:
+            copies.append({"fitted": problem.problem, "held_out": of_test[key]})
+        else:
+            unique.setdefault(key, problem)
+    ranked = sorted(unique.values(), key=lambda problem: _rank(problem, seed))
     validation, rest = ranked[: sizes.validation], ranked[sizes.validation :]
     chosen_test = test
     if sizes.test is not None and sizes.test < len(test):
@@ -266,7 +274,16 @@ def _split(
         without_answer=missing,
         overlap_removed=len(train) - len(unique),
         files=files,
+        duplicates=_removed(copies),
     )
+
+
+def _removed(copies: list[dict[str, str]]) -> dict[str, dict[str, Any]]:
+    """Describe training rows that are copies of a test problem."""
+    if not copies:
+        return {}
+    examples = copies[:EXAMPLES]
+    return {"exact": {"count": len(copies), "removed": len(copies), "examples": examples}}
 
 
 def _rank(problem: Problem, seed: int) -> str:

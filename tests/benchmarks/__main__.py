@@ -30,6 +30,7 @@ BENCHMARKS = (
     "scaling",
     "grpo_step",
     "grader_rate",
+    "near_duplicates",
     "gpu_sft",
 )
 # Threads of two processes that wait for one another on the same cores slow down many times over.

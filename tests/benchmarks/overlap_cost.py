@@ -150,7 +150,7 @@ def _data(config: Config) -> tuple[Any, Any, Any, list[Any]]:
 
     problems, prompt = load_problems(config), load_prompt(config.data.prompt)
     tokenizer = load_tokenizer(config.model.path, config)
-    rows = training_rows(config, problems, prompt)
+    rows = training_rows(config, problems, prompt).rows
     built = build_examples(rows, tokenizer, config.train.max_tokens, config.sft.keep)
     return problems, prompt, tokenizer, built.examples
 

@@ -205,7 +205,7 @@ def _prepared(config: Config) -> tuple[Run, Any, list[Any], dict[str, EvalTask]]
     run.folder.mkdir(parents=True)
     problems, prompt = load_problems(config), load_prompt(config.data.prompt)
     tokenizer = load_tokenizer(config.model.path, config)
-    rows = training_rows(config, problems, prompt)
+    rows = training_rows(config, problems, prompt).rows
     examples = build_examples(rows, tokenizer, config.train.max_tokens, config.sft.keep).examples
     return run, tokenizer, examples, search_tasks(config, problems, prompt, tokenizer)
 

@@ -6,7 +6,12 @@ import json
 import shutil
 
 import pytest
+import yaml
 
+from src.config_loading import load_config
+from src.problems import load_problems
+from src.prompts import load_prompt
+from src.sft_rows import training_rows
 from src.verification import verify_run
 from tests.conftest import run_script
 
@@ -75,6 +80,44 @@ def test_a_completion_file_cut_short_is_found(run):
     file.write_text(file.read_text()[:-20])
     assert any("not valid JSON" in line or "Expecting" in line or "Unterminated" in line
                for line in verify_run(run))  # fmt: skip
+
+
+def test_a_test_problem_planted_in_the_sft_file_is_found(run, tmp_path):
+    """A run that trained on a file of its own; afterwards a test problem stands in that file."""
+    rows = tmp_path / "rows.jsonl"
+    clean = {"problem": "How much is 2 and 2?", "solution": "$\\boxed{4}$"}
+    rows.write_text(json.dumps(clean) + "\n")
+    stage = run / "step2_sft"
+    config = yaml.safe_load((stage / "config.yaml").read_text())
+    config["sft"]["files"] = [{"file": str(rows)}]
+    (stage / "config.yaml").write_text(yaml.safe_dump(config))
+    loaded = load_config([stage / "config.yaml"])
+    problems, prompt = load_problems(loaded), load_prompt(loaded.data.prompt)
+    edit(
+        stage / "manifest.json",
+        lambda manifest: manifest.update(
+            data=training_rows(loaded, problems, prompt).provenance(problems)
+        ),
+    )
+    before = verify_run(run)
+    assert not any("data" in line for line in before)
+    planted = {"problem": problems.test[0].problem, "solution": problems.test[0].solution}
+    rows.write_text("\n".join(map(json.dumps, [clean, planted])))
+    found = "\n".join(set(verify_run(run)) - set(before))
+    assert "data: sft_files_duplicates: contained is missing" in found
+    assert f"{rows}: rows: 1 is stated, 2 derived" in found
+    # It was not trained on either: the loader leaves it out and says so in the manifest.
+    taught = training_rows(loaded, problems, prompt)
+    assert [row.id for row in taught.rows] == ["rows.jsonl:1"]
+    assert taught.repeats["contained"]["examples"][0]["row"] == "rows.jsonl:2"
+
+
+def test_data_that_is_no_longer_what_the_stage_split_is_found(run):
+    def reseed(manifest):
+        manifest["data"]["splits"]["train"]["sha256"] = "0" * 64
+
+    edit(run / "step2_sft" / "manifest.json", reseed)
+    assert any("data: splits: train: sha256: 0000" in line for line in verify_run(run))
 
 
 def test_mixed_yardsticks_are_found(run):

@@ -15,7 +15,7 @@ from src.config_schema import Config
 from src.grpo_run import last_whole_state
 from src.network import NetworkError, free_port, reaching_interface, serving_interface
 from src.run_directory import Run
-from tests.conftest import ROOT
+from tests.conftest import NO_DATA, ROOT
 
 LAUNCHER = ROOT / "step3_GRPO" / "launch_trl.sh"
 
@@ -99,9 +99,9 @@ def test_a_folder_is_worked_on_by_one_process_at_a_time(tmp_path):
     """A launcher that was killed may leave its training behind; a second must not join it."""
     config = with_values(Config(), {"run.output_root": str(tmp_path)})
     first = Run("step3_GRPO", config)
-    first.begin(data={}, model="m")
+    first.begin(data=NO_DATA, model="m")
     with pytest.raises(ConfigError, match=rf"another process \(process {os.getpid()} on "):
-        Run("step3_GRPO", config, resume=True).begin(data={}, model="m")
-    Run("step2_sft", config).begin(data={}, model="m")
+        Run("step3_GRPO", config, resume=True).begin(data=NO_DATA, model="m")
+    Run("step2_sft", config).begin(data=NO_DATA, model="m")
     first.finish()
-    Run("step3_GRPO", config, resume=True).begin(data={}, model="m")
+    Run("step3_GRPO", config, resume=True).begin(data=NO_DATA, model="m")

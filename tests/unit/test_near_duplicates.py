@@ -74,7 +74,8 @@ def test_the_switch_leaves_copies_of_test_problems_out(tmp_path, remove, left, c
     assert len(fitted) == left + 4
     assert problems.overlap_removed == 1
     assert problems.duplicates["numbers"]["count"] == 1
-    assert problems.provenance()["duplicates"]["near"]["examples"][0]["test"] == test[2]
+    assert problems.provenance()["duplicates"]["near"]["examples"][0]["held_out"] == test[2]
+    assert problems.duplicates["exact"]["examples"] == [{"fitted": test[0], "held_out": test[0]}]
     assert "repeat a test problem (numbers)" in caplog.text
 
 

@@ -11,7 +11,16 @@ from src.artifacts import append_jsonl, read_json
 from src.config_loading import ROOT
 from src.report import SEARCH_STAGE, STAGES, render_table, write_report
 
-COMMON = {"status": "finished", "profile": "tiny", "hardware": "2 cores", "commit": "abc1234"}
+DATA = {
+    "splits": {"train": 1600, "validation": 120, "test": 80},
+    "rows_left_out": {"without_answer": 2, "repeated": 3},
+    "duplicates": {"numbers": {"count": 251, "removed": 0}},
+    "sft_files_duplicates": {},
+}
+COMMON = {
+    **{"status": "finished", "profile": "tiny", "hardware": "2 cores", "commit": "abc1234"},
+    "data": DATA,
+}
 N = 80
 
 
@@ -51,6 +60,7 @@ def scored(stage, correct, **changes):
 SEARCH = {
     **COMMON,
     "stage": SEARCH_STAGE,
+    "importances": {"train.learning_rate": 0.9, "train.batch_size": 0.1},
     "trials": 8,
     "pruned": 3,
     "failed": 1,
@@ -191,6 +201,11 @@ def test_markdown_states_the_table_the_conditions_and_the_figure(full_run):
     assert "So +0.0 points of the gain are format" in text
     for stated in ("a" * 64, "b" * 64, "temperature = 1.0", "abc1234; def5678", "2 cores"):
         assert stated in text
+    assert (
+        "- Data: 1,600 train, 120 validation, 80 test problems; left out 2 rows without an answer "
+        "and 3 that repeat a test or an earlier problem; 251 training and validation problems the "
+        "same but for their numbers, 0 of them left out"
+    ) in text
     assert "](report.png)" in text
 
 

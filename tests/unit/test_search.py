@@ -26,7 +26,7 @@ from src.search_data import WHOLE
 from src.study_queue import StudyQueue, open_study
 from src.study_report import busy_shares, close_study, closing_turn, compare, plot_study
 from src.trial_record import best_trials, merit
-from tests.conftest import two_layer_model
+from tests.conftest import NO_DATA, two_layer_model
 
 STAGE = "step1_sft_hyper"
 RUNGS = [32, 64]
@@ -125,7 +125,7 @@ def search(tmp_path, tokenizer, examples):
         values = {"run.output_root": str(tmp_path)} | settings
         config = with_values(build_config(SETTINGS), values)
         run = Run(STAGE, config, resume=True)
-        run.begin(data={}, model="m")
+        run.begin(data=NO_DATA, model="m")
         policy = two_layer_model(tokenizer, tied=True, seed=seed)
         worker = ToldWorker(answer, delay)
         runner = TrialRunner(run, policy, tokenizer, examples, worker)
@@ -428,8 +428,9 @@ import sys
 from src.config_loading import with_values
 from src.config_schema import Config
 from src.run_directory import Run
+from tests.conftest import NO_DATA
 values = {"run.output_root": sys.argv[1], "search.shared": True}
-Run("step1_sft_hyper", with_values(Config(), values)).begin(data={}, model="m")
+Run("step1_sft_hyper", with_values(Config(), values)).begin(data=NO_DATA, model="m")
 """
 
 
@@ -445,4 +446,4 @@ def test_a_shared_search_is_joined_and_not_moved_aside(tmp_path):
     assert len(own) == 2
     assert read_json(folder / "manifest.json") in [read_json(file) for file in own]
     with pytest.raises(ConfigError, match="a shared search needs the configuration"):
-        shared_run(tmp_path, **{"search.trials": 9}).begin(data={}, model="m")
+        shared_run(tmp_path, **{"search.trials": 9}).begin(data=NO_DATA, model="m")

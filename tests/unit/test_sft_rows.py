@@ -20,7 +20,6 @@ from src.sft_rows import (
     copies,
     rows_from_files,
     rows_from_problems,
-    training_files,
     training_rows,
 )
 from utils.contained_texts import ContainedTexts
@@ -55,7 +54,7 @@ def written(path, *rows):
 
 def rows_of(path, template, problems=None, weight=1.0):
     files = [WeightedFile(file=str(path), weight=weight)]
-    return rows_from_files(files, template, problems or held_out())
+    return rows_from_files(files, template, problems or held_out()).rows
 
 
 def solutions(count):
@@ -172,7 +171,7 @@ def test_files_are_mixed_in_order(tmp_path, tagged):
     first = written(tmp_path / "a.jsonl", *solutions(2))
     second = written(tmp_path / "b.jsonl", {"prompt": "p", "completion": "c"})
     files = [WeightedFile(file=str(second), weight=2), WeightedFile(file=str(first))]
-    rows = rows_from_files(files, tagged, held_out())
+    rows = rows_from_files(files, tagged, held_out()).rows
     assert [row.id for row in rows] == ["b.jsonl:1"] * 2 + ["a.jsonl:1", "a.jsonl:2"]
 
 
@@ -224,7 +223,34 @@ def test_rows_come_from_the_files_where_there_are_any(tmp_path, tagged):
     path = written(tmp_path / "a.jsonl", *solutions(3))
     problems = held_out(train=[("1+1?", "2")])
     own, files = build_config({}), build_config({"sft": {"files": [{"file": str(path)}]}})
-    assert [row.id for row in training_rows(own, problems, tagged)] == ["p"]
-    assert len(training_rows(files, problems, tagged)) == 3
-    assert training_files(own) == []
-    assert [file.is_file() for file in training_files(files)] == [True]
+    assert [row.id for row in training_rows(own, problems, tagged).rows] == ["p"]
+    assert training_rows(own, problems, tagged).files == []
+    taught = training_rows(files, problems, tagged)
+    assert len(taught.rows) == 3
+    assert [file.is_file() for file in taught.files] == [True]
+
+
+def test_rows_that_repeat_a_held_out_problem_are_described_in_the_manifest(tmp_path, tagged):
+    words = "A baker packs {} loaves in every crate and sends {} crates to each of the shops"
+    asked = words.format(12, 7)
+    other = tagged.text.replace("{question}", words.format(3, 5))
+    path = written(
+        tmp_path / "a.jsonl",
+        *solutions(2),
+        {"problem": f"{asked}. How many loaves are sent?", "solution": "$\\boxed{84}$"},
+        {"prompt": other, "completion": "15"},
+    )
+    problems = held_out("Something else?", asked)
+    files = [WeightedFile(file=str(path))]
+    kept = rows_from_files(files, tagged, problems)
+    assert [row.id for row in kept.rows] == ["a.jsonl:1", "a.jsonl:2", "a.jsonl:4"]
+    assert kept.repeats["contained"]["examples"][0]["row"] == "a.jsonl:3"
+    # The template's own words do not hide that the question is the same but for its numbers.
+    assert kept.repeats["numbers"] == {
+        "count": 1,
+        "removed": 0,
+        "examples": [{"similarity": 1.0, "fitted": words.format(3, 5), "held_out": asked}],
+    }
+    assert kept.provenance(problems)["sft_files_duplicates"] == kept.repeats
+    fewer = rows_from_files(files, tagged, problems, "numbers")
+    assert [row.id for row in fewer.rows] == ["a.jsonl:1", "a.jsonl:2"]
