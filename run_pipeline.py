@@ -85,9 +85,9 @@ def report(config: Config) -> int:
 
     folder = pipeline_folder(config)
     found = read_json(write_report(folder))
-    sys.stdout.write(render_table(found) + "\n")
     log_report(config, folder, found)
     LOGGER.info("report: %s", folder / "report.html")
+    sys.stdout.write(render_table(found) + "\n")
     return 0
 
 

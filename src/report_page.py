@@ -61,6 +61,7 @@ def render_page(report: Record, outcomes: Mapping[str, Record], run_folder: Path
         "curves": [*_search_curve(run_folder), *_curves(run_folder)],
         "search": describe_search(search) if search else "",
         "importances": search["importances"] if search else {},
+        "completed": search["trials"] - search["pruned"] - search["failed"] if search else 0,
         "breakdown": _breakdowns(outcomes, names),
         "problems": problems,
         "shown": f"{len(problems)} of the {total} test problems, drawn by a hash of their names; "
