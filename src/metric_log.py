@@ -162,6 +162,7 @@ def open_metric_log(
     config: Config = run.config
     sinks: list[MetricSink] = [JsonlSink(folder or run.folder, extra or {})]
     if wandb_mode(config.wandb.mode) != "disabled":
-        title = f"{config.run.name}-{name or run.stage}"
+        # The stage of `evaluate_model.py` is a path; W&B's names hold no slash.
+        title = f"{config.run.name}-{name or run.stage}".replace("/", "-")
         sinks.append(WandbSink(run, title, step_name, settings or {}))
     return MetricLog(sinks)

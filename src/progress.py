@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from types import TracebackType
@@ -22,7 +23,7 @@ class Progress:
         self._started = self._last_line = time.monotonic()
         self._bar = (
             tqdm(total=total, initial=done, desc=label, unit=f" {unit}", dynamic_ncols=True)
-            if sys.stderr.isatty()
+            if _is_terminal()
             else None
         )
 
@@ -54,3 +55,8 @@ class Progress:
     ) -> None:
         if self._bar is not None:
             self._bar.close()
+
+
+def _is_terminal() -> bool:
+    """Say whether a bar can be drawn; some terminals, such as a container's, have no width."""
+    return sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0

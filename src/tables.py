@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from rich import box
 from rich.console import Console
@@ -14,17 +14,28 @@ from utils.faults import FAULTS
 
 Record = Mapping[str, Any]
 _LOG_WIDTH = 120
+# Cells up to here stay on one line, whatever the terminal's width.
+_WHOLE = 24
+_BETWEEN = 3
+_BY_K = ("pass_at", "majority_at")
 
 
 def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table; the first column is text, the others are numbers."""
+    cells = list(rows)
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    needed = 0
     for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left", overflow="fold")
-    for row in rows:
+        longest = max((len(row[number]) for row in cells), default=0)
+        justify: Literal["left", "right"] = "right" if number else "left"
+        table.add_column(column, justify=justify, overflow="fold", no_wrap=longest <= _WHOLE)
+        needed += max(min(longest, _WHOLE), *map(len, column.split("\n"))) + _BETWEEN
+    for row in cells:
         table.add_row(*row)
-    # A log file has no width of its own, and 80 columns would break the figures.
-    Console(highlight=False, width=None if sys.stdout.isatty() else _LOG_WIDTH).print(table)
+    # A log file has no width of its own. In a narrow terminal lines run over; rich would cut
+    # digits off.
+    width = Console().width if sys.stdout.isatty() else _LOG_WIDTH
+    Console(highlight=False, width=max(width, needed)).print(table)
 
 
 def show_records(title: str, records: Sequence[Record]) -> None:
@@ -34,11 +45,16 @@ def show_records(title: str, records: Sequence[Record]) -> None:
 
 
 def show_scores(title: str, scores: Mapping[str, Record]) -> None:
-    """Print the figures of some evaluations, one a row."""
-    voted = any(figures["samples_per_problem"] > 1 for figures in scores.values())
-    columns = ["", "n", "accuracy %", "format %", "of well-formed %", "anywhere %", "tokens"]
-    columns += ["pass@k %", "maj@k %"] if voted else []
-    show(title, columns, [_score_row(name, row, voted) for name, row in scores.items()])
+    """Print the figures of some evaluations, one a row; those of many samples in a second table."""
+    columns = ["", "n", "accuracy %", "format\n%", "of well-\nformed %", "any-\nwhere %", "tokens"]
+    show(title, columns, [_score_row(name, figures) for name, figures in scores.items()])
+    several = {name: row for name, row in scores.items() if row["samples_per_problem"] > 1}
+    if several:
+        rows = [
+            (name, str(row["samples_per_problem"]), *(_by_k(row, key) for key in _BY_K))
+            for name, row in several.items()
+        ]
+        show(f"{title}: several samples", ["", "samples", "pass@k %", "maj@k %"], rows)
 
 
 def show_faults(title: str, faults: Mapping[str, int], completions: int) -> None:
@@ -65,8 +81,8 @@ def _plain(value: Any) -> str:
     return "-" if value is None else str(value)
 
 
-def _score_row(name: str, figures: Record, voted: bool) -> list[str]:
-    cells = [
+def _score_row(name: str, figures: Record) -> tuple[str, ...]:
+    return (
         name,
         f"{figures['n']:,}",
         f"{percent(figures['accuracy'])} {interval(figures['accuracy_ci95'])}",
@@ -74,10 +90,7 @@ def _score_row(name: str, figures: Record, voted: bool) -> list[str]:
         percent(figures["accuracy_well_formed"]),
         percent(figures["accuracy_anywhere"]),
         f"{figures['mean_completion_tokens']:.0f}",
-    ]
-    if voted:
-        cells += [_by_k(figures, "pass_at"), _by_k(figures, "majority_at")]
-    return cells
+    )
 
 
 def _by_k(figures: Record, name: str) -> str:

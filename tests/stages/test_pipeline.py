@@ -71,17 +71,25 @@ def test_step_0_asks_in_other_ways_too(pipeline_run):
     assert "few_shot" in (pipeline_run.folder / "report.md").read_text()
 
 
-def test_two_stages_are_compared_and_graded_again_without_a_model(pipeline_run, tmp_path):
+def test_a_model_is_evaluated_compared_and_graded_again(pipeline_run, tmp_path):
+    """`--compare` of a checkpoint evaluates it first, to the figures that step 2 reported."""
     script = "step0_baseline/evaluate_model.py"
-    stages = [pipeline_run.folder / stage for stage in ("step0_baseline", "step3_GRPO")]
-    settings = ["--config", "config/tiny/baseline_config.yaml", "--set"]
-    done = run_script(script, "--compare", *stages, *settings, f"run.output_root={tmp_path}")
+    step2, step3 = (pipeline_run.outcome(stage) for stage in ("step2_sft", "step3_GRPO"))
+    config = pipeline_run.folder / "step0_baseline" / "config.yaml"
+    settings = ["--config", config, "--set", f"run.output_root={tmp_path}"]
+    settings += ["--set", "evaluation.prompts=[]", "--set", "evaluation.greedy=true"]
+    done = run_script(
+        script, "--compare", step2["checkpoint"], pipeline_run.folder / "step3_GRPO", *settings
+    )
     assert done.returncode == 0, done.stderr
-    written = next(tmp_path.rglob("comparisons/*.json"))
-    found = json.loads(written.read_text())
-    correct = [pipeline_run.outcome(stage.name)["outcomes"]["correct"] for stage in stages]
+    evaluated = json.loads(next(tmp_path.rglob("evaluations/*/outcome.json")).read_text())
+    assert evaluated["outcomes"] == step2["outcomes"]
+    assert evaluated["variants"]["greedy"]["sampling"]["temperature"] == 0
+    found = json.loads(next(tmp_path.rglob("comparisons/*.json")).read_text())
+    correct = [outcome["outcomes"]["correct"] for outcome in (step2, step3)]
     assert found["won"] - found["lost"] == correct[1] - correct[0]
-    done = run_script(script, "--regrade", stages[1] / "completions.jsonl")
+    completions = pipeline_run.folder / "step3_GRPO" / "completions.jsonl"
+    done = run_script(script, "--regrade", completions)
     assert done.returncode == 0, done.stderr
     assert "0 completions are graded otherwise" in done.stdout
 

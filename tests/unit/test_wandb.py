@@ -19,6 +19,9 @@ from src.wandb_sink import log_report
 config = with_values(Config(), {
     "run.output_root": sys.argv[1], "wandb.mode": sys.argv[2], "wandb.checkpoints": True,
 })
+Run("evaluations/a_model", config).folder.mkdir(parents=True)
+with open_metric_log(Run("evaluations/a_model", config), name="evaluations/a_model-test"):
+    pass
 run = Run("step2_sft", config)
 run.folder.mkdir(parents=True)
 model = Path(sys.argv[1]) / "model"
@@ -47,6 +50,7 @@ def test_all_is_kept_offline(tmp_path):
     assert "ended" in done.stdout, done.stderr
     assert list(tmp_path.glob("full/step2_sft/wandb/offline-run-*/*.wandb"))
     assert list(tmp_path.glob("full/wandb/offline-run-*/*.wandb"))
+    assert list(tmp_path.glob("full/evaluations/a_model/wandb/offline-run-*/*.wandb"))
     assert (tmp_path / "full/step2_sft/metrics.jsonl").read_text().count("train/loss") == 1
 
 
