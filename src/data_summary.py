@@ -27,22 +27,20 @@ def summarise_data(data: Record) -> Record:
 
 def describe_data(outcomes: Mapping[str, Record]) -> str:
     """Say in one line what the stages were fitted, chosen and reported on."""
-    said = list(outcomes.values())
-    data = said[0]["data"]
-    sizes = ", ".join(f"{count:,} {name}" for name, count in data["splits"].items())
-    left_out = data["rows_left_out"]
-    found = [
-        f"{sizes} problems",
-        f"left out {left_out['without_answer']} rows without an answer and "
-        f"{left_out['repeated']} that repeat a test or an earlier problem",
-        *_describe("training and validation problems", data["duplicates"]),
-    ]
+    stated = [outcome["data"] for outcome in outcomes.values()]
+    sizes = ", ".join(f"{count:,} {name}" for name, count in stated[0]["splits"].items())
+    left_out = stated[0]["rows_left_out"]
     # Only the stages that train on rows read sft.files.
-    for item in said:
-        if item["data"]["sft_files_duplicates"]:
-            found += _describe("rows of sft.files", item["data"]["sft_files_duplicates"])
-            break
-    return "; ".join(found)
+    files = next((data for data in stated if data["sft_files_duplicates"]), stated[0])
+    return "; ".join(
+        [
+            f"{sizes} problems",
+            f"left out {left_out['without_answer']} rows without an answer and "
+            f"{left_out['repeated']} that repeat a test or an earlier problem",
+            *_describe("training and validation problems", stated[0]["duplicates"]),
+            *_describe("rows of sft.files", files["sft_files_duplicates"]),
+        ]
+    )
 
 
 def _counts(duplicates: Record) -> Record:

@@ -141,13 +141,18 @@ def _breakdowns(outcomes: Mapping[str, Record], stages: Sequence[str]) -> list[R
     groups = []
     for number in range(fifths):
         tables = [outcomes[stage]["by_length"] for stage in stages]
-        cells = [_cell(*t[number][2:]) if number < len(t) else None for t in tables]
+        cells = [_length_cell(*t[number]) if number < len(t) else None for t in tables]
         groups.append({"name": f"{_ordinal(number)} fifth", "cells": cells})
     return [*charts, {"title": "By completion length, shortest first", "groups": groups}]
 
 
 def _cell(correct: float, n: float) -> Record | None:
     return {"correct": correct, "n": n, "ci95": wilson_interval(correct, n)} if n else None
+
+
+def _length_cell(fewest: float, most: float, correct: float, n: float) -> Record | None:
+    cell = _cell(correct, n)
+    return cell and cell | {"of": f", {fewest} to {most} tokens"}
 
 
 def _ordinal(number: int) -> str:

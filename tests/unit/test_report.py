@@ -17,6 +17,7 @@ DATA = {
     "duplicates": {"numbers": {"count": 251, "removed": 0}},
     "sft_files_duplicates": {},
 }
+LEAKED = {"contained": {"count": 2, "removed": 2}}
 COMMON = {
     **{"status": "finished", "profile": "tiny", "hardware": "2 cores", "commit": "abc1234"},
     "data": DATA,
@@ -122,7 +123,7 @@ def full_run(tmp_path):
         tmp_path / "made_up",
         scored("step0_baseline", 8),
         SEARCH,
-        scored("step2_sft", 48),
+        scored("step2_sft", 48, data=DATA | {"sft_files_duplicates": LEAKED}),
         scored("step3_GRPO", 56, commit="def5678"),
     )
     add_curves(folder)
@@ -204,7 +205,8 @@ def test_markdown_states_the_table_the_conditions_and_the_figure(full_run):
     assert (
         "- Data: 1,600 train, 120 validation, 80 test problems; left out 2 rows without an answer "
         "and 3 that repeat a test or an earlier problem; 251 training and validation problems the "
-        "same but for their numbers, 0 of them left out"
+        "same but for their numbers, 0 of them left out; 2 rows of sft.files holding a held-out "
+        "problem whole, 2 of them left out"
     ) in text
     assert "](report.png)" in text
 
