@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -74,10 +75,14 @@ def test_data_prompt_and_model_errors(tmp_path, broken_model):
     ]
     results = tmp_path / "results"
     assert train.is_file()
-    for settings, says in cases:
+
+    def tried(settings):
         arguments = [part for value in settings for part in ("--set", value)]
-        done = run_step("step0_baseline", *arguments, "--set", f"run.output_root={results}")
-        assert_refused(done, says, results)
+        return run_step("step0_baseline", *arguments, "--set", f"run.output_root={results}")
+
+    with ThreadPoolExecutor(2) as pool:
+        for done, (_, says) in zip(pool.map(tried, [c[0] for c in cases]), cases, strict=True):
+            assert_refused(done, says, results)
 
 
 def test_grpo_needs_step_2(tmp_path):

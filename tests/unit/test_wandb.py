@@ -8,20 +8,18 @@ import sys
 from tests.conftest import ROOT
 
 SCRIPT = """
-import sys, wandb
+import sys
 from pathlib import Path
 from src.config_loading import with_values
 from src.config_schema import Config
 from src.metric_log import open_metric_log
 from src.run_directory import Run
-from src.wandb_sink import log_report
+from src import wandb_sink
 
 config = with_values(Config(), {
     "run.output_root": sys.argv[1], "wandb.mode": sys.argv[2], "wandb.checkpoints": True,
 })
-Run("evaluations/a_model", config).folder.mkdir(parents=True)
-with open_metric_log(Run("evaluations/a_model", config), name="evaluations/a_model-test"):
-    pass
+wandb_sink._REACHED_WITHIN_S = 5
 run = Run("step2_sft", config)
 run.folder.mkdir(parents=True)
 model = Path(sys.argv[1]) / "model"
@@ -33,8 +31,12 @@ with open_metric_log(run) as metrics:
     metrics.checkpoint(model)
     metrics.summarise(**{"test/accuracy": 0.5})
 if config.wandb.mode == "offline":
+    Run("evaluations/a_model", config).folder.mkdir(parents=True)
+    with open_metric_log(Run("evaluations/a_model", config), name="evaluations/a_model-test"):
+        pass
     (run.pipeline_folder / "report.html").write_text("<p>5</p>")
-    log_report(config, run.pipeline_folder, {"stages": [{"stage": "step2_sft", "accuracy": 0.5}]})
+    report = {"stages": [{"stage": "step2_sft", "accuracy": 0.5}]}
+    wandb_sink.log_report(config, run.pipeline_folder, report)
 print("ended")
 """
 
