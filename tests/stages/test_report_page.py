@@ -68,3 +68,17 @@ def test_it_fits_a_phone_and_a_desk_by_day_and_night(page, width, scheme):
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     background = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert background == ("rgb(255, 255, 255)" if scheme == "light" else "rgb(20, 23, 27)")
+
+
+def test_it_prints_whole_and_dark_on_white(page):
+    page.emulate_media(media="print", color_scheme="dark")
+    page.set_viewport_size({"width": 718, "height": 1000})  # A4 between its margins
+    for table in ("results", "variants", "faults"):
+        wanted, given = page.evaluate(
+            "name => { const box = document.getElementById(name);"
+            " return [box.scrollWidth, box.clientWidth]; }",
+            table,
+        )
+        assert wanted <= given, table
+    assert page.evaluate("getComputedStyle(document.body).color") == "rgb(27, 30, 35)"
+    assert not page.locator(".controls").is_visible()
