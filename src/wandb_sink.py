@@ -111,7 +111,7 @@ def _start(
             group=config.run.name,
             name=name,
             job_type=job_type,
-            tags=[config.run.profile, job_type],
+            tags=[config.run.name, config.run.profile, job_type],
             config=dict(recorded),
             dir=str(folder),
             mode=mode,
