@@ -1,9 +1,11 @@
 """Draw a step's groups of completions, grade them while others are sampled, refill dull groups.
 
 Dynamic sampling (DAPO, arXiv:2503.14476, section 3.2): a group whose completions are all right or
-all wrong has no advantage and no gradient. As soon as one is known to be dull, a fresh group joins
-the rollouts that are running, so the engine is never idle. What a step trains on does not depend
-on timing: it is the shortest run of the problem stream that holds enough informative groups.
+all wrong has no advantage and no gradient. Where one is dull, a fresh group joins the rollouts that
+are running, so the engine is never idle. What a step trains on does not depend on timing: it is the
+shortest run of the problem stream that holds enough informative groups. Nor does what runs beside
+what, which decides how low-precision logits are rounded: a group's grades are taken when as many
+further rollouts have ended as a group has members, however fast the grader was.
 
 The decision rests on the binary outcome, never on a shaped reward.
 """
@@ -11,7 +13,7 @@ The decision rests on the binary outcome, never on a shaped reward.
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -53,7 +55,7 @@ class Drawn:
     dropped: list[Group]
     generate_s: float
     grade_s: float
-    """Seconds in which nothing was left but to wait for the grader."""
+    """Seconds of waiting for the grader."""
 
     @property
     def started(self) -> int:
@@ -91,25 +93,27 @@ class GroupDrawer:
         self._pool, self._drawing = pool, drawing
         self._take, self._seed = take, seed
         self._groups: list[Group] = []
-        self._grading: list[tuple[Group, Future[list[Grade]]]] = []
+        self._ended = 0
+        self._grading: deque[tuple[int, Group, Future[list[Grade]]]] = deque()
+        """When each group ended, in ended rollouts; earliest first."""
+        self._waited_s = 0.0
 
     def draw(self) -> Drawn:
         """Sample and grade until the step is full or the limit is reached."""
-        started, waited = time.perf_counter(), 0.0
+        started = time.perf_counter()
         with ThreadPoolExecutor(1, "grader") as grader:
             for _ in range(self._drawing.wanted):
                 self._start_group()
-            while True:
+            before = 0
+            while len(self._groups) > before:
+                before = len(self._groups)
                 for key, rollout in self._pool.ended():
                     self._receive(key, rollout, grader)
-                    self._collect_grades(wait=False)
-                waiting = time.perf_counter()
-                refilled = self._collect_grades(wait=True)
-                waited += time.perf_counter() - waiting
-                if not refilled:
-                    break
+                    self._take_grades(self._ended - self._drawing.group_size)
+                self._take_grades(self._ended)
         kept, dropped = self._select()
-        return Drawn(kept, dropped, time.perf_counter() - started - waited, waited)
+        generate_s = time.perf_counter() - started - self._waited_s
+        return Drawn(kept, dropped, generate_s, self._waited_s)
 
     def _start_group(self) -> None:
         number = len(self._groups)
@@ -124,23 +128,21 @@ class GroupDrawer:
         number, member = divmod(key, self._drawing.group_size)
         group = self._groups[number]
         group.rollouts[member] = rollout
+        self._ended += 1
         if len(group.rollouts) == self._drawing.group_size:
             texts = [group.rollouts[i].text for i in range(self._drawing.group_size)]
             answers = [group.problem.answer] * len(texts)
-            self._grading.append((group, grader.submit(grade_batch, texts, answers)))
+            self._grading.append((self._ended, group, grader.submit(grade_batch, texts, answers)))
 
-    def _collect_grades(self, *, wait: bool) -> bool:
-        """Take grades that are there, or all; start a group for each dull one. Tell if one was."""
-        before, grading = len(self._groups), self._grading
-        self._grading = []
-        for group, grades in grading:
-            if not (wait or grades.done()):
-                self._grading.append((group, grades))
-                continue
+    def _take_grades(self, until: int) -> None:
+        """Wait for the grades of groups that ended by then; start a group for each dull one."""
+        waiting = time.perf_counter()
+        while self._grading and self._grading[0][0] <= until:
+            _, group, grades = self._grading.popleft()
             group.grades = grades.result()
             if not group.informative and len(self._groups) < self._drawing.limit:
                 self._start_group()
-        return len(self._groups) > before
+        self._waited_s += time.perf_counter() - waiting
 
     def _select(self) -> tuple[list[Group], list[Group]]:
         """Keep informative groups first, and what is missing from the dull ones, in their order."""

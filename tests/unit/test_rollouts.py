@@ -29,17 +29,22 @@ EOS = 0
 class FakePool:
     """Rollouts that end in a random order; their text names key and seed."""
 
-    def __init__(self, order: int) -> None:
+    def __init__(self, order: int, pause_s: float = 0.0) -> None:
         self._random = random.Random(order)
+        self._pause_s = pause_s
         self._running: list[tuple[int, list[int], int]] = []
+        self.events: list[tuple[str, int]] = []
 
     def add(self, key: int, prompt_ids: list[int], seed: int) -> None:
+        self.events.append(("joins", key))
         self._running.append((key, prompt_ids, seed))
 
     def ended(self) -> Iterator[tuple[int, Rollout]]:
         while self._running:
             chosen = self._running.pop(self._random.randrange(len(self._running)))
             key, prompt_ids, seed = chosen
+            time.sleep(self._pause_s)
+            self.events.append(("ends", key))
             yield key, Rollout([5, 6], [-0.1, -0.2], f"{prompt_ids[0]}:{seed}", finished=True)
 
 
@@ -69,9 +74,9 @@ def problem(number: int) -> RolloutProblem:
     return RolloutProblem(f"p{number}", f"prompt {number}", [number], "1", level=number % 5)
 
 
-def draw(order: int, wanted: int, limit: int):
+def draw(order: int, wanted: int, limit: int, pool: FakePool | None = None):
     return GroupDrawer(
-        FakePool(order),
+        pool or FakePool(order),
         Drawing(wanted, limit, GROUP),
         lambda number: (number, problem(number)),
         lambda place, member: place * GROUP + member,
@@ -97,6 +102,17 @@ def test_what_is_drawn_does_not_depend_on_timing():
         ]
 
     assert all(seen(order) == seen(0) for order in range(1, 20))
+
+
+@pytest.mark.usefixtures("grader")
+def test_what_runs_beside_what_does_not_depend_on_how_fast_grades_come():
+    """Batches decide how logits are rounded, so a fresh group joins at the same place each time."""
+    pools = [FakePool(0, pause_s=0.0005) for _ in range(10)]
+    for pool in pools:
+        draw(0, wanted=5, limit=100, pool=pool)
+    assert all(pool.events == pools[0].events for pool in pools)
+    last_start = max(i for i, (event, _) in enumerate(pools[0].events) if event == "joins")
+    assert ("ends", 0) in pools[0].events[:last_start]
 
 
 @pytest.mark.usefixtures("grader")
