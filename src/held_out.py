@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from utils.dataset_loader import EXAMPLES
+from utils.dataset_loader import describe_repeats
 from utils.near_duplicates import KINDS, Kind, find_duplicates
 
 LOGGER = logging.getLogger(__name__)
@@ -50,19 +50,15 @@ def find_repeats(texts: Sequence[str], held_out: Sequence[str], remove: str) -> 
     matches = list(find_duplicates(texts, held_out))
     by_kind: dict[str, dict[str, Any]] = {}
     for kind in KINDS:
-        same = [match for match in matches if match.kind == kind]
-        if same:
-            by_kind[kind] = {
-                "count": len(same),
-                "removed": len(same) if kind in _REMOVED[remove] else 0,
-                "examples": [
-                    {
-                        "similarity": round(match.similarity, 3),
-                        "fitted": texts[match.index],
-                        "held_out": held_out[match.other],
-                    }
-                    for match in same[:EXAMPLES]
-                ],
+        same = [
+            {
+                "similarity": round(match.similarity, 3),
+                "fitted": texts[match.index],
+                "held_out": held_out[match.other],
             }
+            for match in matches
+            if match.kind == kind
+        ]
+        by_kind |= describe_repeats(kind, same, removed=kind in _REMOVED[remove])
     removed = frozenset(match.index for match in matches if match.kind in _REMOVED[remove])
     return Repeats(removed, by_kind)

@@ -16,7 +16,7 @@ from src.held_out import find_repeats
 from src.prompts import PromptTemplate
 from utils.answer_forms import extract_boxed
 from utils.contained_texts import ContainedTexts
-from utils.dataset_loader import EXAMPLES, ProblemSet
+from utils.dataset_loader import ProblemSet, describe_repeats
 from utils.problem import Problem, normalised_text
 from utils.sft_file_loader import CompletionRow, SolutionRow, load_sft_rows
 
@@ -102,7 +102,8 @@ def rows_from_files(
     return TrainingRows(
         [row.made for row in rows for _ in range(row.copies)],
         [resolve_path(item.file) for item in files],
-        _contained(leaked) | repeats.by_kind,
+        describe_repeats("contained", [{"row": row.made.id, "fitted": row.asked} for row in leaked])
+        | repeats.by_kind,
     )
 
 
@@ -128,14 +129,6 @@ def _file_row(
         made = SftRow(row.id, row.prompt, row.completion, row.answer)
         asked, taught = template.asked(row.prompt), row.completion
     return _FileRow(made, asked, copies(weight, f"{row.id}\n{taught}"))
-
-
-def _contained(leaked: Sequence[_FileRow]) -> dict[str, dict[str, Any]]:
-    """Describe the rows in which a whole held-out problem stands."""
-    if not leaked:
-        return {}
-    examples = [{"row": row.made.id, "fitted": row.asked} for row in leaked[:EXAMPLES]]
-    return {"contained": {"count": len(leaked), "removed": len(leaked), "examples": examples}}
 
 
 def copies(weight: float, key: str) -> int:

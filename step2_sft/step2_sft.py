@@ -47,8 +47,12 @@ def main(config: Config, run: Run) -> None:
     if is_main_process():
         best = store.best()
         outcome = score_on_test(run, str(best.folder), [test_task(run, problems, prompt)])
-        outcome |= {"best_step": best.step, "chosen_on": "validation"}
-        run.finish(training_data=tuning.training_data, **outcome)
+        run.finish(
+            best_step=best.step,
+            chosen_on="validation",
+            training_data=tuning.training_data,
+            **outcome,
+        )
 
 
 if __name__ == "__main__":

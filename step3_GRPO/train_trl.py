@@ -49,8 +49,12 @@ def main(config: Config, run: Run) -> None:
     if is_main_process():
         report = score_best(trainer, store, test, config.engine.swap_tolerance)
         outcome = write_test_outcome(run, [test], {test.name: report})
-        outcome |= {"best_step": store.best().step, "chosen_on": task.split}
-        run.finish(collapsed=callback.stopped, **outcome)
+        run.finish(
+            best_step=store.best().step,
+            chosen_on=task.split,
+            collapsed=callback.stopped,
+            **outcome,
+        )
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from utils.problem_generator import generate_problems
 
 MATH_SUBJECT_SPLITS = ("train", "test")
 MATH_500 = "HuggingFaceH4/MATH-500"
-EXAMPLES = 5
+_EXAMPLES = 5
 """Examples recorded of each kind of row that is left out."""
 
 
@@ -274,16 +274,23 @@ def _split(
         without_answer=missing,
         overlap_removed=len(train) - len(unique),
         files=files,
-        duplicates=_removed(copies),
+        duplicates=describe_repeats("exact", copies),
     )
 
 
-def _removed(copies: list[dict[str, str]]) -> dict[str, dict[str, Any]]:
-    """Describe training rows that are copies of a test problem."""
-    if not copies:
+def describe_repeats(
+    kind: str, rows: Sequence[dict[str, Any]], *, removed: bool = True
+) -> dict[str, dict[str, Any]]:
+    """Count rows that repeat a held-out problem, the first of them as examples; nothing for none.
+
+    Args:
+        rows: what an example shows of each.
+        removed: whether they are left out.
+    """
+    if not rows:
         return {}
-    examples = copies[:EXAMPLES]
-    return {"exact": {"count": len(copies), "removed": len(copies), "examples": examples}}
+    count = len(rows)
+    return {kind: {"count": count, "removed": count * removed, "examples": list(rows[:_EXAMPLES])}}
 
 
 def _rank(problem: Problem, seed: int) -> str:
