@@ -19,9 +19,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from src.config_loading import ROOT, ConfigError, load_config
-from src.config_schema import Config
-from src.run_directory import pipeline_folder
+from src.config.loading import ROOT, ConfigError, load_config
+from src.config.schema import Config
+from src.run.directory import pipeline_folder
 
 LOGGER = logging.getLogger(__name__)
 PROFILES = {"tiny": "config/tiny", "smollm2": "config/smollm2", "full": "config"}
@@ -79,9 +79,9 @@ def run_step(step: Step, folder: str, arguments: argparse.Namespace) -> int:
 def report(config: Config) -> int:
     """Write the report, show its table, and send it to W&B (offline without a key)."""
     # Imported here: matplotlib is not needed to run or to plan a step.
-    from src.artifacts import read_json
-    from src.report import render_table, write_report
-    from src.wandb_sink import log_report
+    from src.report.report import render_table, write_report
+    from src.run.files import read_json
+    from src.run.wandb_sink import log_report
 
     folder = pipeline_folder(config)
     found = read_json(write_report(folder))
@@ -93,7 +93,7 @@ def report(config: Config) -> int:
 
 def verify(folder: Path) -> int:
     """Say what in a finished run does not match; return 1 if anything does not, 2 without a run."""
-    from src.verification import verify_run
+    from src.report.verification import verify_run
 
     try:
         mismatches = verify_run(folder)

@@ -10,7 +10,7 @@ worse than it knows, which leaves reinforcement learning something to sharpen.
 
 The base stands to the tiny pipeline as Qwen2.5-Math stands to the full one: it has read much worked
 mathematics, part of it wrong, and has rarely seen the r1_zero format completed. Problems of the
-validation and test splits are never in its corpus (utils/problem_generator.py).
+validation and test splits are never in its corpus (utils/data/problem_generator.py).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-from utils.problem_generator import stream_problems
+from utils.data.problem_generator import stream_problems
 
 ROOT = Path(__file__).resolve().parent.parent
 R1_ZERO_PROMPT = (ROOT / "prompts" / "rl_zero.prompt").read_text(encoding="utf-8")

@@ -17,12 +17,12 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from types import TracebackType
 
-from src.checkpoints import Checkpoint, verify_checkpoint
-from src.config_schema import Config
-from src.devices import is_main_process, prepare_worker_process, worker_environment
-from src.eval_report import EvalReport
-from src.evaluation import EvalTask, evaluate
-from src.swap_verifier import StaleWeightsError, SwapVerifier
+from src.config.schema import Config
+from src.engine.swap_verifier import StaleWeightsError, SwapVerifier
+from src.evaluation.evaluation import EvalTask, evaluate
+from src.evaluation.figures import EvalReport
+from src.run.processes import is_main_process, prepare_worker_process, worker_environment
+from src.training.checkpoints import Checkpoint, verify_checkpoint
 from utils.drgrpo_grader import set_children
 
 LOGGER = logging.getLogger(__name__)
@@ -242,7 +242,7 @@ def _serve(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     try:
         # Imported here: the client's process never needs vLLM.
-        from src.vllm_engine import VllmEngine  # noqa: PLC0415
+        from src.engine.vllm_engine import VllmEngine  # noqa: PLC0415
 
         started, known = time.perf_counter(), dict(tasks)
         set_children(config.grader.children)

@@ -18,17 +18,17 @@ import torch
 from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from src.batching import Example, micro_batches, pack, shuffled_steps
-from src.checkpoints import Checkpoint, CheckpointStore
-from src.config_training import TrainConfig
-from src.losses import summed_entropy, summed_nll, target_logits
-from src.metric_log import MetricLog
-from src.optimization import Schedule, build_optimizer, learning_rate_factor
-from src.parallel import ParallelPolicy
-from src.policy import save_policy
-from src.progress import Progress
-from src.throughput import memory_gib, peak_flops, training_flops
-from src.weight_probe import measure_probe, write_probe
+from src.config.training import TrainConfig
+from src.engine.weight_probe import measure_probe, write_probe
+from src.run.metrics import MetricLog
+from src.run.progress import Progress
+from src.training.batching import Example, micro_batches, pack, shuffled_steps
+from src.training.checkpoints import Checkpoint, CheckpointStore
+from src.training.losses import summed_entropy, summed_nll, target_logits
+from src.training.optimization import Schedule, build_optimizer, learning_rate_factor
+from src.training.parallel import ParallelPolicy
+from src.training.policy import save_policy
+from src.training.throughput import memory_gib, peak_flops, training_flops
 
 LOGGER = logging.getLogger(__name__)
 

@@ -15,20 +15,20 @@ from __future__ import annotations
 
 import sys
 
-from src.config_schema import Config
-from src.evaluate_command import evaluation_name, stage_arguments
-from src.evaluate_command import main as compare_or_regrade
-from src.run_directory import Run
-from src.stage import run_stage
+from src.config.schema import Config
+from src.run.directory import Run
+from src.stages.evaluate_model import evaluation_name, stage_arguments
+from src.stages.evaluate_model import main as compare_or_regrade
+from src.stages.start import run_stage
 
 DEFAULT_CONFIG = "config/baseline_config.yaml"
 
 
 def main(config: Config, run: Run) -> None:
     """Evaluate `config.model.path`, which the first argument of the command line replaced."""
-    from src.policy import resolve_model
-    from src.problems import load_problems
-    from src.scoring import score_on_test, test_tasks
+    from src.data.problems import load_problems
+    from src.stages.scoring import score_on_test, test_tasks
+    from src.training.policy import resolve_model
 
     problems = load_problems(config)
     tasks = test_tasks(run, problems)

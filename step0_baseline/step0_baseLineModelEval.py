@@ -9,18 +9,18 @@ summary.json (outcomes, format-failure analysis, accuracy by level and type), ou
 
 from __future__ import annotations
 
-from src.config_schema import Config
-from src.run_directory import Run
-from src.stage import run_stage
+from src.config.schema import Config
+from src.run.directory import Run
+from src.stages.start import run_stage
 
 DEFAULT_CONFIG = "config/baseline_config.yaml"
 
 
 def main(config: Config, run: Run) -> None:
     """Evaluate the base model on the test problems."""
-    from src.policy import resolve_model
-    from src.problems import load_problems
-    from src.scoring import score_on_test, test_tasks
+    from src.data.problems import load_problems
+    from src.stages.scoring import score_on_test, test_tasks
+    from src.training.policy import resolve_model
 
     problems = load_problems(config)
     tasks = test_tasks(run, problems)

@@ -14,25 +14,25 @@ interrupted study), outcome.json.
 
 from __future__ import annotations
 
-from src.config_schema import Config
-from src.run_directory import Run
-from src.stage import run_stage
+from src.config.schema import Config
+from src.run.directory import Run
+from src.stages.start import run_stage
 
 DEFAULT_CONFIG = "config/sft_hyper_config.yaml"
 
 
 def main(config: Config, run: Run) -> None:
     """Run the study on validation problems; the test split stays closed."""
+    from src.data.problems import load_problems
+    from src.data.prompts import load_prompt
     from src.eval_worker import EvalWorker
-    from src.hyper_search import TRIAL_FAILURES, TrialRunner, keep_best
-    from src.policy import choose_attention, load_policy, load_tokenizer, resolve_model
-    from src.problems import load_problems
-    from src.prompts import load_prompt
-    from src.search_data import drawn_rows, search_tasks
-    from src.sft_examples import build_examples, log_left_out
-    from src.sft_rows import training_rows
-    from src.study_queue import open_study
-    from src.study_report import close_study, closing_turn
+    from src.search.closing import close_study, closing_turn
+    from src.search.data import drawn_rows, search_tasks
+    from src.search.study import open_study
+    from src.search.trials import TRIAL_FAILURES, TrialRunner, keep_best
+    from src.sft.examples import build_examples, log_left_out
+    from src.sft.rows import training_rows
+    from src.training.policy import choose_attention, load_policy, load_tokenizer, resolve_model
 
     problems = load_problems(config)
     prompt = load_prompt(config.data.prompt)

@@ -13,23 +13,23 @@ starts from.
 
 from __future__ import annotations
 
-from src.config_schema import Config
-from src.run_directory import Run
-from src.stage import run_stage
+from src.config.schema import Config
+from src.run.directory import Run
+from src.stages.start import run_stage
 
 DEFAULT_CONFIG = "config/sft_config.yaml"
 
 
 def main(config: Config, run: Run) -> None:
     """Train, choose the best checkpoint on validation, report it once on test."""
-    from src.devices import is_main_process
+    from src.data.problems import load_problems
+    from src.data.prompts import load_prompt
     from src.eval_worker import EvalWorker
-    from src.fine_tuning import FineTuning, fine_tuning_tasks
-    from src.policy import load_tokenizer, resolve_model
-    from src.problems import load_problems
-    from src.prompts import load_prompt
-    from src.scoring import score_on_test, test_task
-    from src.sft_rows import training_rows
+    from src.run.processes import is_main_process
+    from src.sft.fine_tuning import FineTuning, fine_tuning_tasks
+    from src.sft.rows import training_rows
+    from src.stages.scoring import score_on_test, test_task
+    from src.training.policy import load_tokenizer, resolve_model
 
     problems = load_problems(config)
     prompt = load_prompt(config.data.prompt)

@@ -94,7 +94,7 @@ WORLD_SIZE=$world LOCAL_WORLD_SIZE=$processes \
 # Where the processes meet.
 if ((nodes == 1)); then
   host=127.0.0.1
-  port=$("$python" "$root/src/network.py" free-port)
+  port=$("$python" "$root/src/run/network.py" free-port)
 else
   if [[ -z $main && -n ${SLURM_JOB_NODELIST:-} ]]; then
     main=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1):29500
@@ -104,7 +104,7 @@ else
   port=${main##*:}
   role=$( ((node_rank == 0)) && echo serve || echo reach)
   # Names the network interface that leads to the other machines.
-  interface=$("$python" "$root/src/network.py" "$role" "$host" "$port") || exit 2
+  interface=$("$python" "$root/src/run/network.py" "$role" "$host" "$port") || exit 2
   export GLOO_SOCKET_IFNAME=$interface NCCL_SOCKET_IFNAME=$interface
 fi
 

@@ -10,27 +10,27 @@ groups with rewards and advantages), completions.jsonl, summary.json, outcome.js
 
 from __future__ import annotations
 
-from src.config_schema import Config
-from src.run_directory import Run
-from src.stage import run_stage
+from src.config.schema import Config
+from src.run.directory import Run
+from src.stages.start import run_stage
 
 DEFAULT_CONFIG = "config/grpo_config.yaml"
 
 
 def main(config: Config, run: Run) -> None:
     """Train, choose the best checkpoint on validation, report it once on test."""
-    from src.checkpoints import CheckpointStore
-    from src.devices import is_main_process
-    from src.grpo import build_trainer
-    from src.grpo_problems import problem_stream, usable_problems
-    from src.grpo_run import StageCallback, score_best, train
-    from src.metric_log import open_metric_log
-    from src.policy import load_tokenizer
-    from src.problems import load_problems
-    from src.prompts import load_prompt
-    from src.provenance import MANIFEST
-    from src.rollout_source import RolloutSource
-    from src.scoring import starting_model, test_task, validation_task, write_test_outcome
+    from src.data.problems import load_problems
+    from src.data.prompts import load_prompt
+    from src.grpo.callback import StageCallback, score_best, train
+    from src.grpo.problems import problem_stream, usable_problems
+    from src.grpo.rollout_source import RolloutSource
+    from src.grpo.trainer import build_trainer
+    from src.run.metrics import open_metric_log
+    from src.run.processes import is_main_process
+    from src.run.provenance import MANIFEST
+    from src.stages.scoring import starting_model, test_task, validation_task, write_test_outcome
+    from src.training.checkpoints import CheckpointStore
+    from src.training.policy import load_tokenizer
 
     problems = load_problems(config)
     prompt = load_prompt(config.data.prompt)

@@ -7,7 +7,6 @@ a reference answer is left out and listed.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
 import re
@@ -16,19 +15,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from utils.answer_forms import extract_boxed
-from utils.hashing import file_sha256
-from utils.problem import Problem, normalised_text
-from utils.problem_generator import generate_problems
+from utils.data.problem import Problem, normalised_text
+from utils.data.problem_generator import generate_problems
+from utils.data.row_files import DataError, describe_file, read_rows
+from utils.grading.answer_forms import extract_boxed
 
 MATH_SUBJECT_SPLITS = ("train", "test")
 MATH_500 = "HuggingFaceH4/MATH-500"
 _EXAMPLES = 5
 """Examples recorded of each kind of row that is left out."""
-
-
-class DataError(ValueError):
-    """A data file is missing, malformed or empty; the message says where and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,35 +139,6 @@ def load_synthetic(sizes: SplitSizes, seed: int) -> ProblemSet:
     )
 
 
-def read_rows(
-    file: Path, setting: str = "data.train_file and data.test_file"
-) -> Iterator[tuple[int, Any]]:
-    """Yield the line number and content of each row of a JSONL, JSONL.gz or Parquet file.
-
-    Args:
-        setting: configuration key that names the file, for the message.
-
-    Raises:
-        DataError: for a missing file or a line that is no JSON.
-    """
-    if not file.is_file():
-        raise DataError(f"{file}: no such data file; check {setting}")
-    if file.suffix == ".parquet":
-        import pyarrow.parquet  # noqa: PLC0415 - only Parquet files need it
-
-        yield from enumerate(pyarrow.parquet.read_table(file).to_pylist(), 1)
-        return
-    opener = gzip.open if file.suffix == ".gz" else open
-    with opener(file, "rt", encoding="utf-8") as stream:
-        for line_number, line in enumerate(stream, 1):
-            if not line.strip():
-                continue
-            try:
-                yield line_number, json.loads(line)
-            except json.JSONDecodeError as error:
-                raise DataError(f"{file}:{line_number}: not valid JSON ({error.msg})") from None
-
-
 def _marked(file: Path, name: str) -> Iterator[tuple[int, Any]]:
     """Yield the rows that are marked as belonging to a named set."""
     found = False
@@ -185,11 +151,6 @@ def _marked(file: Path, name: str) -> Iterator[tuple[int, Any]]:
             f"{file}: no row is marked in_{name}: true, so data.test_set: {name} is empty; mark "
             "its rows, or use data.source: hub"
         )
-
-
-def describe_file(file: Path) -> dict[str, Any]:
-    """Return a data file's SHA-256 and number of rows."""
-    return {"sha256": file_sha256(file), "rows": sum(1 for _ in read_rows(file))}
 
 
 def problems_sha256(problems: Sequence[Problem]) -> str:

@@ -18,46 +18,20 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from decimal import Decimal
-from typing import Literal
 
-from utils.answer_forms import FORMS, FormName, extract_boxed, has_box
+from utils.grading.answer_forms import FORMS, FormName, extract_boxed, has_box
 from utils.grading.equality import compare, is_scorable
 from utils.grading.expressions import NeedsSymbols
+from utils.grading.outcome import Grade
 from utils.grading.symbolic_pool import POOL
 from utils.grading.tally import TALLY
 
 logger = logging.getLogger(__name__)
 
-Outcome = Literal["correct", "wrong_answer", "format_failure", "unscorable"]
 Reference = str | float | int | list[str] | None
 
 _PROGRESS_EVERY = 1_000
-
-
-@dataclass(frozen=True, slots=True)
-class Grade:
-    """Outcome for one response; `reason` says why it is not correct, `stage` what decided.
-
-    Stages: `format`, `reference` (it states nothing), and those of `utils.grading.equality`:
-    `guard` (caps on size), `text`, `exact`, `structure`, `numeric`, `symbolic`.
-    """
-
-    outcome: Outcome
-    answer: str | None
-    reason: str
-    stage: str
-
-    @property
-    def reward(self) -> float:
-        """Return 1.0 for a correct answer, else 0.0."""
-        return float(self.outcome == "correct")
-
-    @property
-    def format_reward(self) -> float:
-        """Return 1.0 for a well-formed response, else 0.0."""
-        return float(self.outcome != "format_failure")
 
 
 def r1_zero_reward_fn(
@@ -87,7 +61,7 @@ def grade_batch(
     (`set_children`). Safe from any thread, beside an event loop, and in forked processes.
 
     Args:
-        form: where the prompt asks for the answer (`utils.answer_forms`).
+        form: where the prompt asks for the answer (`utils.grading.answer_forms`).
         on_progress: called now and then with how many responses are graded.
     """
     pairs = list(zip(responses, ground_truths, strict=True))

@@ -20,14 +20,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from utils.drgrpo_grader import (
-    Grade,
-    grade_batch,
-    grading_statistics,
-    reference_texts,
-    set_children,
-)
+from utils.drgrpo_grader import grade_batch, grading_statistics, reference_texts, set_children
 from utils.grading.equality import explain
+from utils.grading.outcome import Grade
 
 Row = dict[str, Any]
 

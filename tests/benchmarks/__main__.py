@@ -17,8 +17,8 @@ from argparse import Namespace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from src.config_loading import ROOT
-from src.provenance import code_version, hardware
+from src.config.loading import ROOT
+from src.run.provenance import code_version, hardware
 from tests.benchmarks.table import Row, parser, print_rows, read_rows, write_rows
 
 BENCHMARKS = (

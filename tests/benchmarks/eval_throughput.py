@@ -18,14 +18,14 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from src.config_schema import Config
+from src.config.schema import Config
 from tests.benchmarks.processes import TINY, benchmark_config, engine_process, training_process
 from tests.benchmarks.table import Row, alternate, listed, parser, report
 from tests.benchmarks.workload import read_problems, rows_said, write_checkpoints
 
 if TYPE_CHECKING:
-    from src.eval_report import EvalReport
-    from src.evaluation import EvalTask
+    from src.evaluation.evaluation import EvalTask
+    from src.evaluation.figures import EvalReport
 
 GOAL = ">= 0.95"
 
@@ -81,7 +81,7 @@ def passes(
     config: Config, checkpoint: Path, rows: Path | None, prompts: int, rounds: int
 ) -> dict[str, list[Pass]]:
     """Build the engine, warm it up and run both sides in turn."""
-    from src.vllm_engine import VllmEngine
+    from src.engine.vllm_engine import VllmEngine
 
     engine = VllmEngine(str(checkpoint), config)
     task = fitting_task(engine, config, rows, prompts)
@@ -94,8 +94,8 @@ def passes(
 
 def fitting_task(engine: Any, config: Config, rows: Path | None, count: int) -> EvalTask:
     """Return an evaluation of `count` problems that leave room for a whole completion."""
-    from src.evaluation import EvalTask
-    from src.prompts import load_prompt
+    from src.data.prompts import load_prompt
+    from src.evaluation.evaluation import EvalTask
 
     prompt, problems = load_prompt(config.data.prompt), read_problems(rows, 4 * count)
     room = config.engine.max_model_tokens - config.sampling.max_completion_tokens
@@ -127,7 +127,7 @@ def vllm_pass(engine: Any, task: EvalTask) -> Pass:
 
 
 def _report(engine: Any, task: EvalTask) -> EvalReport:
-    from src.evaluation import evaluate
+    from src.evaluation.evaluation import evaluate
 
     return evaluate(engine, task, checkpoint="benchmark")
 
@@ -137,8 +137,8 @@ def _texts(engine: Any, task: EvalTask) -> list[str]:
 
 
 def _generated(engine: Any, task: EvalTask) -> list[Any]:
-    from src.generator import sample_seed
-    from src.vllm_engine import sampling_parameters
+    from src.engine.generator import sample_seed
+    from src.engine.vllm_engine import sampling_parameters
 
     seeds = [sample_seed(task.seed, task.split, problem.unique_id) for problem in task.problems]
     prompts = [task.prompt.render(problem) for problem in task.problems]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import time
 
-from src.vllm_engine import LLM, engine_arguments, sampling_parameters
+from src.engine.vllm_engine import LLM, engine_arguments, sampling_parameters
 from tests.benchmarks.processes import benchmark_config
 
 

@@ -28,7 +28,7 @@ from tests.benchmarks.table import Row, parser, report
 if TYPE_CHECKING:
     import torch
 
-    from src.batching import Example
+    from src.training.batching import Example
 
 QWEN_1_5B = {
     "vocab_size": 151_936,
@@ -151,8 +151,8 @@ def train(setting: Setting) -> Found | None:
     """Take a warm-up step and some timed ones; return None where memory runs out."""
     import torch
 
-    from src.optimization import build_optimizer
-    from src.throughput import memory_gib, peak_flops
+    from src.training.optimization import build_optimizer
+    from src.training.throughput import memory_gib, peak_flops
 
     device, attention = torch.device(setting.device), attention_for(setting.device)
     count = setting.batch_size * (1 + setting.steps)
@@ -184,7 +184,7 @@ def attention_for(device: str) -> str:
     """Return what the pipeline's `train.attention: auto` would take."""
     from transformers.utils import is_flash_attn_2_available
 
-    from src.attention import PACKED_SDPA
+    from src.training.attention import PACKED_SDPA
 
     flash = device != "cpu" and is_flash_attn_2_available()
     return "flash_attention_2" if flash else PACKED_SDPA
@@ -222,8 +222,8 @@ def timed_step(
     """Do what an optimizer step of `src/training_worker.py` does; return its seconds."""
     import torch
 
-    from src.batching import micro_batches, pack
-    from src.losses import summed_nll
+    from src.training.batching import micro_batches, pack
+    from src.training.losses import summed_nll
 
     started, total = time.perf_counter(), target_tokens(batch)
     for group in micro_batches(batch, setting.micro_batch_size)[0]:
@@ -243,7 +243,7 @@ def timed_step(
 
 def needed_flops(model: Any, examples: Sequence[Example]) -> float:
     """Return the FLOPs of training on some sequences once."""
-    from src.throughput import training_flops
+    from src.training.throughput import training_flops
 
     lengths, shape = [len(item.ids) for item in examples], model.config
     layers, width = shape.num_hidden_layers, shape.hidden_size
@@ -256,7 +256,7 @@ def math_like(vocabulary: int, count: int) -> list[Example]:
     Measured on 2,000 rows with SmolLM2's tokenizer, which splits digits as Qwen's does: 100 tokens
     of template, problems of 41 and targets of 139 in the median, both roughly log-normal.
     """
-    from src.batching import Example
+    from src.training.batching import Example
 
     generator = random.Random(0)
     examples = []

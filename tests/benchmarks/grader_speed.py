@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from utils.problem_generator import generate_problems
+from utils.data.problem_generator import generate_problems
 
 Pairs = list[tuple[str, str]]  # (answer, reference)
 REWRITES: list[Callable[[str], str]] = [
@@ -154,7 +154,7 @@ def with_bombs(pairs: Pairs) -> None:
 
 def grade_with_bombs(pairs: Pairs, share: float) -> tuple[float, dict[str, int]]:
     """Replace a share of the answers by distinct hostile ones and grade the batch."""
-    from tests.unit.hostile import responses
+    from tests.unit.grading.hostile import responses
     from utils.drgrpo_grader import grade_batch, grading_statistics
 
     bombs = [text for family in responses("/nonexistent/canary").values() for text in family]

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from src.artifacts import read_json, read_jsonl
-from src.config_loading import ROOT
+from src.config.loading import ROOT
+from src.run.files import read_json, read_jsonl
 
 RECIPES = ("grpo", "dr_grpo", "dapo", "reinforce_baseline")
 

@@ -22,8 +22,8 @@ from tests.benchmarks.table import Row, alternate, listed, parser, report
 from tests.benchmarks.workload import TINY_BASE, read_problems, rows_said
 
 if TYPE_CHECKING:
-    from src.config_schema import Config
-    from src.problem_stream import ProblemStream
+    from src.config.schema import Config
+    from src.grpo.problem_stream import ProblemStream
 
 GRPO = "config/tiny/grpo_config.yaml"
 PARTS = ("generate", "grade", "logprobs", "train", "sync")
@@ -41,9 +41,9 @@ def ours(config: Config, rows: Path | None, steps: int) -> list[Step]:
     """Take steps with the project's trainer; for a training process."""
     from transformers import TrainerCallback
 
-    from src.grpo import build_trainer
-    from src.policy import load_tokenizer
-    from src.rollout_source import RolloutSource
+    from src.grpo.rollout_source import RolloutSource
+    from src.grpo.trainer import build_trainer
+    from src.training.policy import load_tokenizer
 
     model = config.model.path
     tokenizer = load_tokenizer(model, config)
@@ -74,8 +74,8 @@ def theirs(config: Config, rows: Path | None, steps: int) -> list[Step]:
     from transformers import TrainerCallback
     from trl import GRPOTrainer
 
-    from src.grpo import trl_arguments
-    from src.policy import load_policy, load_tokenizer
+    from src.grpo.trainer import trl_arguments
+    from src.training.policy import load_policy, load_tokenizer
     from utils.drgrpo_grader import grade_batch
 
     model, grpo = config.model.path, config.grpo
@@ -118,8 +118,8 @@ def theirs(config: Config, rows: Path | None, steps: int) -> list[Step]:
 
 
 def _stream(config: Config, rows: Path | None, tokenizer: Any) -> ProblemStream:
-    from src.grpo_problems import problem_stream, usable_problems
-    from src.prompts import load_prompt
+    from src.data.prompts import load_prompt
+    from src.grpo.problems import problem_stream, usable_problems
 
     prompt = load_prompt(config.data.prompt)
     problems = read_problems(rows, config.grpo.prompts_per_step * (config.grpo.steps + 4))

@@ -20,13 +20,13 @@ from typing import Any
 
 import yaml
 
-from src.artifacts import read_json, read_jsonl
-from src.config_loading import load_config
-from src.config_schema import Config
-from src.problems import load_problems
-from src.prompts import load_prompt
+from src.config.loading import load_config
+from src.config.schema import Config
+from src.data.problems import load_problems
+from src.data.prompts import load_prompt
+from src.run.files import read_json, read_jsonl
 from utils.drgrpo_grader import grade
-from utils.statistics import wilson_interval
+from utils.stats.statistics import wilson_interval
 
 TASK = "stage_problems"
 

@@ -18,9 +18,9 @@ from itertools import islice
 from pathlib import Path
 
 from tests.benchmarks.table import Row, parser, report
-from utils.dataset_loader import read_rows
-from utils.near_duplicates import THRESHOLD, find_duplicates, jaccard, shingles
-from utils.problem_generator import generate_problems
+from utils.data.near_duplicates import THRESHOLD, find_duplicates, jaccard, shingles
+from utils.data.problem_generator import generate_problems
+from utils.data.row_files import read_rows
 
 PROTECTED, PAIRWISE, PLANTED_EVERY = 5000, 200, 100
 

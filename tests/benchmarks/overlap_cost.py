@@ -21,7 +21,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from src.config_schema import Config
+from src.config.schema import Config
 from tests.benchmarks.processes import TINY, benchmark_config, training_process
 from tests.benchmarks.table import Row, alternate, listed, parser, report
 
@@ -95,12 +95,12 @@ def measure(_: Path | None, quick: bool) -> list[Row]:
 
 def train_with_scores(config: Config) -> Trained:
     """Train as step 2 does, after the engine has started and scored the base model once."""
-    from src.checkpoints import Checkpoint
     from src.eval_worker import EvalWorker
-    from src.fine_tuning import fine_tuning_tasks
-    from src.metric_log import MetricLog
-    from src.optimization import Schedule
-    from src.scoring import record_validation
+    from src.run.metrics import MetricLog
+    from src.sft.fine_tuning import fine_tuning_tasks
+    from src.stages.scoring import record_validation
+    from src.training.checkpoints import Checkpoint
+    from src.training.optimization import Schedule
 
     problems, prompt, tokenizer, examples = _data(config)
     tasks = fine_tuning_tasks(config, problems, prompt, tokenizer)
@@ -129,7 +129,7 @@ def train_with_scores(config: Config) -> Trained:
 
 def train_alone(config: Config) -> Trained:
     """Take the same steps and save nothing."""
-    from src.optimization import Schedule
+    from src.training.optimization import Schedule
 
     _, _, tokenizer, examples = _data(config)
     steps = Schedule.by_steps(config.train, len(examples)).steps
@@ -142,11 +142,11 @@ def train_alone(config: Config) -> Trained:
 
 
 def _data(config: Config) -> tuple[Any, Any, Any, list[Any]]:
-    from src.policy import load_tokenizer
-    from src.problems import load_problems
-    from src.prompts import load_prompt
-    from src.sft_examples import build_examples
-    from src.sft_rows import training_rows
+    from src.data.problems import load_problems
+    from src.data.prompts import load_prompt
+    from src.sft.examples import build_examples
+    from src.sft.rows import training_rows
+    from src.training.policy import load_tokenizer
 
     problems, prompt = load_problems(config), load_prompt(config.data.prompt)
     tokenizer = load_tokenizer(config.model.path, config)
@@ -159,9 +159,9 @@ def _trainer(
     config: Config, tokenizer: Any, folder: Path, clock: SavingTime, held_out: Any
 ) -> tuple[Any, Any]:
     """Return step 2's trainer on a device of its own, and its store."""
-    from src.checkpoints import CheckpointStore
-    from src.metric_log import MetricLog
-    from src.policy import choose_attention, load_policy
+    from src.run.metrics import MetricLog
+    from src.training.checkpoints import CheckpointStore
+    from src.training.policy import choose_attention, load_policy
     from src.training_worker import SftTrainer
 
     policy = load_policy(config.model.path, config, choose_attention(config))

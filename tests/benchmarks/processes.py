@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
-from src.config_loading import load_config, with_values
-from src.config_schema import Config
-from src.devices import prepare_main_process, worker_environment
+from src.config.loading import load_config, with_values
+from src.config.schema import Config
+from src.run.devices import prepare_main_process, worker_environment
 
 TINY = "config/tiny/sft_config.yaml"
 SMOLLM2 = "config/smollm2/sft_config.yaml"

@@ -27,7 +27,7 @@ from tests.benchmarks.table import Row, parser, report
 from tests.benchmarks.workload import QWEN2_20M, TINY_BASE, Shape, build_model
 
 if TYPE_CHECKING:
-    from src.batching import Example
+    from src.training.batching import Example
 
 STEPS = 4
 
@@ -145,11 +145,11 @@ def train(point: Point) -> Measured:
     import torch
     from transformers import AutoTokenizer
 
-    from src.attention import PACKED_SDPA
-    from src.checkpoints import CheckpointStore
-    from src.metric_log import MetricLog
-    from src.optimization import Schedule
-    from src.throughput import memory_gib, training_flops
+    from src.run.metrics import MetricLog
+    from src.training.attention import PACKED_SDPA
+    from src.training.checkpoints import CheckpointStore
+    from src.training.optimization import Schedule
+    from src.training.throughput import memory_gib, training_flops
     from src.training_worker import SftTrainer
 
     values = {"train.batch_size": point.rows, "train.micro_batch_size": point.rows}
@@ -182,7 +182,7 @@ def train(point: Point) -> Measured:
 
 def random_examples(vocabulary: int, length: int, count: int) -> list[Example]:
     """Return sequences of one length, the second half of each its target."""
-    from src.batching import Example
+    from src.training.batching import Example
 
     generator = random.Random(0)
     return [

@@ -18,12 +18,12 @@ from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from trl import SFTConfig, SFTTrainer
 
-from src.batching import Example
-from src.checkpoints import CheckpointStore
-from src.config_schema import Config
-from src.metric_log import MetricLog
-from src.optimization import Schedule
-from src.policy import choose_attention, load_policy, load_tokenizer
+from src.config.schema import Config
+from src.run.metrics import MetricLog
+from src.training.batching import Example
+from src.training.checkpoints import CheckpointStore
+from src.training.optimization import Schedule
+from src.training.policy import choose_attention, load_policy, load_tokenizer
 from src.training_worker import SftTrainer as OurTrainer
 from tests.benchmarks.processes import benchmark_config
 from tests.benchmarks.workload import build_training_examples

@@ -23,11 +23,11 @@ from tests.benchmarks.processes import TINY, benchmark_config, training_process
 from tests.benchmarks.table import Row, alternate, listed, parser, report
 
 if TYPE_CHECKING:
-    from src.checkpoints import Checkpoint
-    from src.config_schema import Config
+    from src.config.schema import Config
     from src.eval_worker import Reports
-    from src.evaluation import EvalTask
-    from src.run_directory import Run
+    from src.evaluation.evaluation import EvalTask
+    from src.run.directory import Run
+    from src.training.checkpoints import Checkpoint
 
 GOAL = ">= 3"
 SEARCH = TINY.replace("sft_config", "sft_hyper_config")
@@ -140,9 +140,9 @@ def measure(_: Path | None, quick: bool) -> list[Row]:
 def run_study(config: Config) -> Trials:
     """Run the study as step 1 does, from starting the engine to the last trial."""
     from src.eval_worker import EvalWorker
-    from src.hyper_search import TRIAL_FAILURES, TrialRunner, keep_best
-    from src.policy import choose_attention, load_policy
-    from src.study_queue import open_study
+    from src.search.study import open_study
+    from src.search.trials import TRIAL_FAILURES, TrialRunner, keep_best
+    from src.training.policy import choose_attention, load_policy
 
     run, tokenizer, examples, tasks = _prepared(config)
     started = time.perf_counter()
@@ -166,9 +166,9 @@ def run_study(config: Config) -> Trials:
 
 def run_again(config: Config, tried: list[PastTrial]) -> float:
     """Run past trials with a policy of their own each and an engine for each checkpoint."""
-    from src.hyper_search import TrialRunner
-    from src.policy import choose_attention, load_policy
-    from src.study_queue import TrialPruned
+    from src.search.study import TrialPruned
+    from src.search.trials import TrialRunner
+    from src.training.policy import choose_attention, load_policy
 
     run, tokenizer, examples, tasks = _prepared(config)
     started = time.perf_counter()
@@ -192,14 +192,14 @@ def _config(values: Mapping[str, object], output_root: str) -> Config:
 
 def _prepared(config: Config) -> tuple[Run, Any, list[Any], dict[str, EvalTask]]:
     """Return what step 1 has before it starts its engine; what both sides import is imported."""
-    import src.hyper_search  # noqa: F401
-    from src.policy import load_tokenizer
-    from src.problems import load_problems
-    from src.prompts import load_prompt
-    from src.run_directory import SEARCH_STAGE, Run
-    from src.search_data import search_tasks
-    from src.sft_examples import build_examples
-    from src.sft_rows import training_rows
+    import src.search.trials  # noqa: F401
+    from src.data.problems import load_problems
+    from src.data.prompts import load_prompt
+    from src.run.directory import SEARCH_STAGE, Run
+    from src.search.data import search_tasks
+    from src.sft.examples import build_examples
+    from src.sft.rows import training_rows
+    from src.training.policy import load_tokenizer
 
     run = Run(SEARCH_STAGE, config)
     run.folder.mkdir(parents=True)

@@ -21,9 +21,9 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from src.config_loading import ROOT
-from src.config_schema import Config
-from src.devices import worker_environment
+from src.config.loading import ROOT
+from src.config.schema import Config
+from src.run.processes import worker_environment
 from tests.benchmarks.processes import SMOLLM2, TINY, benchmark_config, training_process
 from tests.benchmarks.table import Row, alternate, listed, parser, report
 from tests.benchmarks.workload import (
@@ -36,9 +36,9 @@ from tests.benchmarks.workload import (
 )
 
 if TYPE_CHECKING:
-    from src.checkpoints import Checkpoint
     from src.eval_worker import EvalWorker
-    from src.evaluation import EvalTask
+    from src.evaluation.evaluation import EvalTask
+    from src.training.checkpoints import Checkpoint
 
 GOAL = ">= 20"
 SPLIT = "first"
@@ -115,8 +115,8 @@ def compare(case: Case, rounds: int) -> Row:
 
 def first_token_task(case: Case) -> EvalTask:
     """Return an evaluation of one problem and one token."""
-    from src.evaluation import EvalTask
-    from src.prompts import load_prompt
+    from src.data.prompts import load_prompt
+    from src.evaluation.evaluation import EvalTask
 
     config, problems = case.config, read_problems(case.rows, 1)
     return EvalTask(SPLIT, problems, load_prompt(config.data.prompt), config.sampling, seed=1)

@@ -14,12 +14,12 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from src.artifacts import read_json
-from src.config_loading import load_config
-from src.problems import load_problems
-from src.prompts import load_prompt
+from src.config.loading import load_config
+from src.data.problems import load_problems
+from src.data.prompts import load_prompt
+from src.run.files import read_json
 from utils.drgrpo_grader import grade_batch
-from utils.statistics import newcombe_difference_interval, wilson_interval
+from utils.stats.statistics import newcombe_difference_interval, wilson_interval
 
 BATCH = 125
 

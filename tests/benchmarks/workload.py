@@ -10,19 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from src.config_loading import ROOT
-from src.config_schema import Config
+from src.config.loading import ROOT
+from src.config.schema import Config
 from tests.benchmarks.processes import TINY, benchmark_config, training_process
-from utils.dataset_loader import read_rows
-from utils.problem import Problem
-from utils.problem_generator import generate_problems
+from utils.data.problem import Problem
+from utils.data.problem_generator import generate_problems
+from utils.data.row_files import read_rows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
     from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-    from src.batching import Example
-    from src.checkpoints import Checkpoint
+    from src.training.batching import Example
+    from src.training.checkpoints import Checkpoint
 
 TINY_BASE = ROOT / "assets" / "tiny_base"
 _CONVERTED = ROOT / "assets" / "smollm2"
@@ -122,9 +122,9 @@ def build_training_examples(
     file: Path | None, tokenizer: PreTrainedTokenizerBase, max_tokens: int, count: int
 ) -> list[Example]:
     """Return `count` examples of at most `max_tokens`, as step 2 makes them; all rows are kept."""
-    from src.prompts import load_prompt
-    from src.sft_examples import build_examples
-    from src.sft_rows import rows_from_problems
+    from src.data.prompts import load_prompt
+    from src.sft.examples import build_examples
+    from src.sft.rows import rows_from_problems
 
     template = load_prompt("prompts/rl_zero.prompt")
     rows = rows_from_problems(read_problems(file, 4 * count), template)
@@ -138,10 +138,10 @@ def write_checkpoints(
     config: Config, file: Path | None, steps: list[int], folder: Path
 ) -> list[Checkpoint]:
     """Train `model.path` and keep the checkpoints of the given steps; for a training process."""
-    from src.checkpoints import CheckpointStore
-    from src.metric_log import MetricLog
-    from src.optimization import Schedule
-    from src.policy import choose_attention, load_policy, load_tokenizer
+    from src.run.metrics import MetricLog
+    from src.training.checkpoints import CheckpointStore
+    from src.training.optimization import Schedule
+    from src.training.policy import choose_attention, load_policy, load_tokenizer
     from src.training_worker import SftTrainer
 
     train, model = config.train, config.model.path
@@ -159,7 +159,7 @@ def write_checkpoints(
 def _write_random(shape: Shape, folder: Path, tokenizer_folder: Path) -> None:
     from transformers import AutoTokenizer
 
-    from src.policy import save_policy
+    from src.training.policy import save_policy
 
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
     folder.mkdir(parents=True, exist_ok=True)

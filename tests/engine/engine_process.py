@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from src.config_loading import load_config
-from src.devices import worker_environment
+from src.config.loading import load_config
+from src.run.processes import worker_environment
 
 
 def in_engine_process(task: Callable[..., Any], *arguments: Any) -> Any:
@@ -24,14 +24,14 @@ def tiny_config():
 
 def fresh_logprobs(folder: Path, ids: list[list[int]]) -> list[list[float]]:
     """Return the log-probabilities of an engine that has never held other weights."""
-    from src.vllm_engine import VllmEngine
+    from src.engine.vllm_engine import VllmEngine
 
     return VllmEngine(str(folder), tiny_config()).prompt_logprobs(ids)
 
 
 def swapped_logprobs(first: Path, second: Path, ids: list[list[int]]) -> list[list[float]]:
     """Return the log-probabilities after `second` was swapped in for `first`."""
-    from src import vllm_engine
+    from src.engine import vllm_engine
 
     engine = vllm_engine.VllmEngine(str(first), tiny_config())
     before = engine.prompt_logprobs(ids)  # fills the prefix cache with the first model's values
@@ -43,8 +43,8 @@ def swapped_logprobs(first: Path, second: Path, ids: list[list[int]]) -> list[li
 
 def verified_loads(first: Path, second: Path, plant: str) -> list[str]:
     """Load two checkpoints through the verifier with one failure planted; return what it said."""
-    from src import vllm_engine
-    from src.swap_verifier import StaleWeightsError, SwapVerifier
+    from src.engine import vllm_engine
+    from src.engine.swap_verifier import StaleWeightsError, SwapVerifier
 
     if plant == "output layer stays":
         vllm_engine.dispatch_cpu_unquantized_gemm = lambda *_, **__: None
@@ -64,7 +64,7 @@ def verified_loads(first: Path, second: Path, plant: str) -> list[str]:
 
 def sampled(folder: Path, prompts: list[list[int]], seeds: list[int]) -> list[list[int]]:
     """Return the token ids of one seeded sample a prompt."""
-    from src.vllm_engine import VllmEngine, VllmRolloutPool
+    from src.engine.vllm_engine import VllmEngine, VllmRolloutPool
 
     pool = VllmRolloutPool(
         VllmEngine(str(folder), tiny_config())._llm, tiny_config().sampling, min_tokens=4

@@ -28,14 +28,14 @@ def observe_runs(model: Path, folder: Path, runs: dict[str, list[str]]) -> dict[
 def _observe(model: Path, folder: Path, overrides: list[str]) -> Any:
     from transformers import TrainerCallback
 
-    import src.grpo as grpo
-    from src.config_loading import load_config
-    from src.grpo_problems import problem_stream, usable_problems
-    from src.policy import load_tokenizer
-    from src.problems import load_problems
-    from src.prompts import load_prompt
-    from src.rollout_source import RolloutSource
-    from src.swap_verifier import StaleWeightsError
+    import src.grpo.trainer as grpo
+    from src.config.loading import load_config
+    from src.data.problems import load_problems
+    from src.data.prompts import load_prompt
+    from src.engine.swap_verifier import StaleWeightsError
+    from src.grpo.problems import problem_stream, usable_problems
+    from src.grpo.rollout_source import RolloutSource
+    from src.training.policy import load_tokenizer
 
     settings = [
         *("data.train_rows=32", "data.validation_rows=8", "data.test_rows=8"),

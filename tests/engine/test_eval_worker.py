@@ -11,19 +11,19 @@ from dataclasses import replace
 import pytest
 import torch
 
-from src.batching import pack
-from src.checkpoints import Checkpoint, CheckpointStore
+from src.data.prompts import load_prompt
+from src.engine.weight_probe import measure_probe, write_probe
 from src.eval_worker import EvaluationError, EvalWorker
-from src.evaluation import EvalTask
-from src.losses import summed_nll
-from src.policy import load_policy, load_tokenizer, save_policy
-from src.prompts import load_prompt
-from src.sft_examples import build_examples
-from src.sft_rows import rows_from_problems
-from src.weight_probe import measure_probe, write_probe
+from src.evaluation.evaluation import EvalTask
+from src.sft.examples import build_examples
+from src.sft.rows import rows_from_problems
+from src.training.batching import pack
+from src.training.checkpoints import Checkpoint, CheckpointStore
+from src.training.losses import summed_nll
+from src.training.policy import load_policy, load_tokenizer, save_policy
 from tests.conftest import TINY_BASE
 from tests.engine.engine_process import tiny_config
-from utils.problem_generator import generate_problems
+from utils.data.problem_generator import generate_problems
 
 pytestmark = pytest.mark.engine
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from src.config_loading import load_config
-from src.pass_rates import starting_pass_rates
-from src.policy import save_policy
-from src.problems import load_problems
-from src.prompts import load_prompt
+from src.config.loading import load_config
+from src.data.problems import load_problems
+from src.data.prompts import load_prompt
+from src.grpo.problems import starting_pass_rates
+from src.training.policy import save_policy
 from tests.conftest import TINY_BASE, two_layer_model
 from tests.engine.engine_process import in_engine_process
 from tests.engine.grpo_process import observe_runs
@@ -105,7 +105,7 @@ def test_pass_rates_of_the_starting_model_are_measured_once(tmp_path, monkeypatc
     assert set(rates) == {problem.unique_id for problem in problems}
     assert set(rates.values()) <= {0.0, 0.25, 0.5, 0.75, 1.0}
     assert 0 < sum(rates.values()) < len(rates)
-    monkeypatch.setattr("src.pass_rates.EvalWorker", None)  # would be an error if it were asked
+    monkeypatch.setattr("src.grpo.problems.EvalWorker", None)  # would be an error if it were asked
     assert starting_pass_rates(config, str(TINY_BASE), problems, prompt) == rates
     (file,) = (tmp_path / "pass_rates").iterdir()
     assert "model.safetensors" in file.read_text()

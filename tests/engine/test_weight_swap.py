@@ -10,8 +10,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from src.policy import load_policy, save_policy
-from src.weight_probe import measure_probe, read_probe, write_probe
+from src.engine.weight_probe import measure_probe, read_probe, write_probe
+from src.training.policy import load_policy, save_policy
 from tests.conftest import TINY_BASE, two_layer_model
 from tests.engine.engine_process import (
     fresh_logprobs,

@@ -9,7 +9,7 @@ import pytest
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from src.report import write_report
+from src.report.report import write_report
 from tests.conftest import TINY_BASE, run_script
 
 pytestmark = pytest.mark.engine

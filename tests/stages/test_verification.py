@@ -8,11 +8,11 @@ import shutil
 import pytest
 import yaml
 
-from src.config_loading import load_config
-from src.problems import load_problems
-from src.prompts import load_prompt
-from src.sft_rows import training_rows
-from src.verification import verify_run
+from src.config.loading import load_config
+from src.data.problems import load_problems
+from src.data.prompts import load_prompt
+from src.report.verification import verify_run
+from src.sft.rows import training_rows
 from tests.conftest import run_script
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,24 @@ PACKAGES = ("src", "utils")
 # Each of these libraries has one module in src that knows it.
 SINGLE_OWNER = ("vllm", "trl", "optuna", "wandb")
 NOT_IN_CONFIG = ("torch", "transformers", "vllm", "trl")
+# The parts of src from the bottom up. What stands in one line is on one level: it imports what
+# stands above it in this table, and its own files, but not its neighbours.
+LEVELS = (
+    ("config",),
+    ("data",),
+    ("run",),
+    ("engine", "training"),
+    ("training_worker", "evaluation"),
+    ("eval_worker",),
+    ("stages",),
+    ("sft",),
+    ("search", "grpo"),
+    ("report",),
+)
+SFT_ONLY = {"sft", "search"}  # which GRPO knows by their files alone
+UTILS_DOOR = ("dataset_loader", "drgrpo_grader", "grade")
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 350, 60
+MAX_MODULES = 12
 NOT_SCANNED = {"tests", "results", "build", "wandb"}
 
 
@@ -94,6 +112,64 @@ def test_dependencies_point_from_stages_to_src_to_utils():
     assert wrong == []
 
 
+def part_of_file(file: Path) -> str:
+    """The part of src that a file belongs to: `src/run/files.py` -> `run`."""
+    return file.parts[1].removesuffix(".py")
+
+
+def part_of(name: str) -> str:
+    """The part of src that a dotted name belongs to: `src.run.files.read_json` -> `run`."""
+    return name.split(".")[1]
+
+
+def test_packages_of_src_import_lower_ones_alone():
+    level = {part: number for number, parts in enumerate(LEVELS) for part in parts}
+    wrong = [
+        f"{file} imports {name}"
+        for file in files_under("src")
+        for name in sorted(imports(file))
+        if name.startswith("src.")
+        and part_of(name) != (own := part_of_file(file))
+        and (level[part_of(name)] >= level[own] or (own == "grpo" and part_of(name) in SFT_ONLY))
+    ]
+    assert wrong == []
+
+
+def test_every_module_of_src_has_a_place():
+    known = {part for parts in LEVELS for part in parts} | {"__init__"}
+    found = {part_of_file(file) for file in files_under("src")}
+    assert found == known
+
+
+def test_packages_of_utils_do_not_import_what_stands_at_the_door():
+    wrong = [
+        f"{file} imports {name}"
+        for file in files_under("utils")
+        if len(file.parts) > 2
+        for name in sorted(imports(file))
+        if name.startswith("utils.") and name.split(".")[1] in UTILS_DOOR
+    ]
+    assert wrong == []
+
+
+def test_modules_import_one_another_in_no_circle():
+    waits_for = {file: {found for name in imports(file) if (found := module_file(name))} - {file}
+                 for file in files_under(*PACKAGES)}  # fmt: skip
+    list(TopologicalSorter(waits_for).static_order())  # raises CycleError, naming the circle
+
+
+def test_packages_are_small_and_say_what_they_are():
+    for folder in sorted({file.parent for file in files_under("src") if len(file.parts) > 2}):
+        modules = [file for file in files_under("src") if file.parent == folder]
+        assert len(modules) - 1 <= MAX_MODULES, folder
+        assert folder / "__init__.py" in modules, folder
+    for file in files_under(*PACKAGES):
+        if file.name == "__init__.py":
+            (docstring,) = syntax_tree(file).body  # nothing else
+            assert isinstance(docstring, ast.Expr), file
+            assert "Read first: `" in ast.unparse(docstring) or file.parent == Path("utils"), file
+
+
 def test_stages_never_import_one_another():
     scripts = {file.stem: file for file in files_under(*STAGES)}
     wrong = [
@@ -127,7 +203,7 @@ def test_config_modules_load_no_model_library():
     wrong = [
         f"{file} imports {name}"
         for file in files_under("src")
-        if file.name.startswith("config")
+        if part_of_file(file) == "config"
         for name in sorted(top_level(file) & set(NOT_IN_CONFIG))
     ]
     assert wrong == []
@@ -135,7 +211,7 @@ def test_config_modules_load_no_model_library():
 
 def test_config_modules_reach_no_model_library_through_other_modules():
     """What a config module imports at its top must answer at once as well."""
-    waiting = [file for file in files_under("src") if file.name.startswith("config")]
+    waiting = [file for file in files_under("src") if part_of_file(file) == "config"]
     seen: set[Path] = set()
     while waiting:
         file = waiting.pop()

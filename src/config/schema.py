@@ -1,0 +1,236 @@
+"""The one typed configuration that every stage reads.
+
+Each field's docstring is its documentation and gives the unit. Numbers that follow from others are
+properties, never configured. No torch in here: `--help`, `--dry-run` and config errors answer at
+once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from src.config.grpo import GrpoConfig
+from src.config.training import (
+    Choices,
+    Positive,
+    SearchConfig,
+    Section,
+    SftDataConfig,
+    Share,
+    TrainConfig,
+)
+
+
+class RunConfig(Section):
+    profile: str = "full"
+    """Name of the profile, shown in every report."""
+    name: str = "full"
+    """Folder under `output_root` that the stages of one pipeline run share."""
+    output_root: str = "results"
+    """Folder for all runs, relative to the repository root."""
+    seed: int = 17
+    """Seed of data order, sampling, search and initialisation."""
+
+
+class ModelConfig(Section):
+    path: str = "Qwen/Qwen2.5-Math-1.5B"
+    """Base model: a folder relative to the repository root, or a hub id."""
+    parameters: Positive = 1_543_714_304
+    """Parameter count for memory estimates when `path` is a hub id (a local folder is measured)."""
+    hidden_size: Positive = 1536
+    """Hidden width for memory estimates when `path` is a hub id."""
+    layers: Positive = 28
+    """Number of layers for memory estimates when `path` is a hub id."""
+    key_width: Positive = 256
+    """Width of the keys of all key-value heads, for estimates when `path` is a hub id."""
+    weight_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of the trained weights; bfloat16 halves them and rounds small updates away."""
+    trust_remote_code: bool = False
+    """Run model code that a hub repository ships."""
+
+
+class DataConfig(Section):
+    source: Literal["files", "hub", "numina", "synthetic"] = "hub"
+    """`hub`: MATH by subject; `numina`: NuminaMath-CoT; `files`: local; `synthetic`: generated."""
+    train_file: str | None = None
+    """JSONL, JSONL.gz or Parquet of training problems (`source: files`)."""
+    test_file: str | None = None
+    """JSONL, JSONL.gz or Parquet of test problems (`source: files`)."""
+    test_set: Literal["all", "math500"] = "all"
+    """Test problems: all, or MATH-500 (rows marked `in_math500`; from the hub its own data set)."""
+    hub_dataset: str = "EleutherAI/hendrycks_math"
+    """Hub id of MATH; one configuration per subject."""
+    numina_dataset: str = "AI-MO/NuminaMath-CoT"
+    """Hub id of the alternative training source; the test split stays MATH's."""
+    subjects: list[str] = [
+        "algebra",
+        "counting_and_probability",
+        "geometry",
+        "intermediate_algebra",
+        "number_theory",
+        "prealgebra",
+        "precalculus",
+    ]
+    """MATH subjects to load from the hub."""
+    prompt: str = "prompts/rl_zero.prompt"
+    """Prompt template with one `{question}`."""
+    remove_duplicates: Literal["exact", "numbers", "near"] = "exact"
+    """Leave out of training what repeats a test problem: to the letter (case and white space
+    folded; always), but for its numbers, or nearly (8-token Jaccard of 0.6)."""
+    train_rows: Positive | None = None
+    """Training problems to use; None for all that remain after validation."""
+    validation_rows: Positive = 500
+    """Problems held out of the training file for every choice that is made."""
+    test_rows: Positive | None = None
+    """Test problems to use; None for all."""
+
+
+class DeviceConfig(Section):
+    train: str = "cuda:0"
+    """Device of the trainer: `cuda:N`, `cpu` (all cores) or `cpu:0-3` (these cores alone)."""
+    eval: str = "cuda:1"
+    """Device of the evaluation worker; the trainer's, where the machine has only one."""
+    threads: Positive | None = None
+    """CPU threads a process; None for all cores it may use."""
+
+
+class EngineConfig(Section):
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """Weights and activations inside vLLM."""
+    max_model_tokens: Positive = 2048
+    """Longest prompt plus completion, in tokens."""
+    max_sequences: Positive = 256
+    """Sequences decoded together."""
+    memory_fraction: Share = 0.85
+    """Share of a GPU's memory for weights and KV cache; halved where the trainer shares it."""
+    cpu_cache_gib: Positive = 1
+    """KV cache on a CPU, in GiB."""
+    enforce_eager: bool = False
+    """Skip CUDA graphs and compilation: slower decoding, faster start."""
+    swap_tolerance: float = Field(default=0.1, gt=0)
+    """Largest mean absolute gap of probe log-probabilities after a weight swap, in nats a token.
+
+    Two bfloat16 implementations of 30 layers differ by about 0.05; weights that stayed old are
+    also told by lying closer to the weights before.
+    """
+
+
+class SamplingConfig(Section):
+    temperature: float = Field(default=1.0, ge=0)
+    """Softmax temperature; 0 is greedy."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Nucleus mass."""
+    max_completion_tokens: Positive = 1024
+    """Longest completion, in tokens."""
+    stop: str = "</answer>"
+    """Text that ends a completion and is kept in it."""
+    samples: Positive = 1
+    """Completions a problem in the test evaluation; above 1, pass@k is reported too."""
+
+
+class EvaluationConfig(Section):
+    prompts: list[str] = []
+    """Further prompts to score beside `data.prompt`: names in prompts/, or files."""
+    greedy: bool = False
+    """Score greedily too, beside the sampled completions."""
+    pass_at: list[Positive] = []
+    """k of pass@k and maj@k; empty for 1, 2, 4, ... up to sampling.samples."""
+    shots: Positive = 4
+    """Worked training problems in a prompt that has `{examples}`."""
+
+
+class GraderConfig(Section):
+    children: Positive = 2
+    """Symbolic grader processes that each process may use at once."""
+
+
+class WandbConfig(Section):
+    project: str = "math-grpo"
+    """W&B project."""
+    mode: Literal["auto", "online", "offline", "disabled"] = "auto"
+    """`auto`: online where a key is set, else offline."""
+    sample_rows: Positive = 32
+    """Completions shown in the sample table."""
+    checkpoints: bool = False
+    """Send the checkpoint that a stage reports as an artifact, with the run that made it."""
+
+
+class Config(Section):
+    run: RunConfig = RunConfig()
+    """Where results go, and the seed."""
+    model: ModelConfig = ModelConfig()
+    """The base model."""
+    data: DataConfig = DataConfig()
+    """Problems and prompt."""
+    devices: DeviceConfig = DeviceConfig()
+    """Which device does what."""
+    engine: EngineConfig = EngineConfig()
+    """The vLLM engine."""
+    sampling: SamplingConfig = SamplingConfig()
+    """How completions are drawn in every evaluation and rollout."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """What step 0 and evaluate_model.py score besides."""
+    sft: SftDataConfig = SftDataConfig()
+    """What step 2 trains on."""
+    train: TrainConfig = TrainConfig()
+    """Supervised fine-tuning."""
+    search: SearchConfig = SearchConfig()
+    """Hyperparameter search over `train`."""
+    grpo: GrpoConfig = GrpoConfig()
+    """Reinforcement learning."""
+    grader: GraderConfig = GraderConfig()
+    """The r1_zero grader."""
+    wandb: WandbConfig = WandbConfig()
+    """Experiment tracking."""
+
+    @model_validator(mode="after")
+    def _check_combinations(self) -> Config:
+        """Refuse settings that cannot work together; say which and what to change."""
+        problems = list(self._combination_problems())
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def _combination_problems(self) -> Iterator[str]:
+        data = self.data
+        yield from self.grpo.problems(processes=1)
+        if data.source == "files" and not (data.train_file and data.test_file):
+            yield "data.train_file and data.test_file: both are needed with data.source: files"
+        beyond = [k for k in self.evaluation.pass_at if k > self.sampling.samples]
+        if beyond:
+            yield (
+                f"evaluation.pass_at: {beyond} needs as many samples a problem; raise "
+                f"sampling.samples = {self.sampling.samples}"
+            )
+        if self.sampling.max_completion_tokens >= self.engine.max_model_tokens:
+            yield (
+                f"engine.max_model_tokens: {self.engine.max_model_tokens} leaves no room for a "
+                f"prompt beside sampling.max_completion_tokens = "
+                f"{self.sampling.max_completion_tokens}; raise the first or lower the second"
+            )
+
+    def search_problems(self) -> Iterator[str]:
+        """Say what keeps step 1 from comparing trials fairly; other steps do not read `search`."""
+        search = self.search
+        yield from search.problems()
+        for path in search.space:
+            section, _, name = path.partition(".")
+            if name not in getattr(type(getattr(self, section, None)), "model_fields", {}):
+                yield f"search.space: {path}: no such setting; write one like train.learning_rate"
+        rungs = search.rung_examples
+        if rungs != sorted(set(rungs)) or rungs[-1] != search.examples:
+            yield (
+                f"search.rung_examples: {rungs} must rise and end at search.examples = "
+                f"{search.examples}"
+            )
+        sizes = search.space.get("train.batch_size")
+        for size in sizes.choices if isinstance(sizes, Choices) else []:
+            uneven = [rung for rung in rungs if rung % int(size)]
+            if uneven:
+                yield (
+                    f"search.rung_examples: {uneven} are not multiples of batch size {size} in "
+                    "search.space, so trials would be compared after unequal data; use multiples"
+                )

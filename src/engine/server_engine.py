@@ -1,0 +1,137 @@
+"""A vLLM server as GRPO's engine: rollouts over HTTP, weights over NCCL (`grpo.mode: server`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors.torch import load_file
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from src.config.schema import SamplingConfig
+from src.engine.generator import Completion, Rollout
+
+_REQUESTS_AT_ONCE = 256
+
+
+class CompletionServer(Protocol):
+    """What TRL's client of `vllm serve` offers."""
+
+    def generate(self, prompts: list[list[int]], **arguments: Any) -> dict[str, Any]:
+        """Complete prompts; return `completion_ids` and `logprobs`."""
+
+    def get_sequence_logprobs(
+        self, sequences: list[list[int]], prompt_lengths: list[int], top_logprobs: int
+    ) -> dict[str, Any]:
+        """Score given sequences from their `prompt_lengths` on; return `actual_logprobs`."""
+
+    def update_named_params(
+        self,
+        metadata: list[tuple[str, str, list[int]]],
+        named_params: Iterator[tuple[str, torch.Tensor]],
+    ) -> None:
+        """Send weights to the server."""
+
+    def reset_prefix_cache(self) -> None:
+        """Forget what was computed with earlier weights."""
+
+
+class ServerEngine:
+    """The server behind the interface that evaluation and swap verification ask for."""
+
+    def __init__(
+        self, server: CompletionServer, tokenizer: PreTrainedTokenizerBase, device: torch.device
+    ) -> None:
+        self._server, self._tokenizer, self._device = server, tokenizer, device
+
+    def swap(self, checkpoint: Path) -> None:
+        """Send a checkpoint's weights to the server."""
+        weights = {
+            name: tensor
+            for file in sorted(checkpoint.glob("*.safetensors"))
+            for name, tensor in load_file(file).items()
+        }
+        described = [
+            (name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape))
+            for name, tensor in weights.items()
+        ]
+        sent = ((name, tensor.to(self._device)) for name, tensor in weights.items())
+        self._server.update_named_params(described, sent)
+        self._server.reset_prefix_cache()
+
+    def differing_layers(self, checkpoint: Path) -> list[str]:
+        """Return nothing: a server's layers cannot be seen; its log-probabilities are compared."""
+        return []
+
+    def prompt_logprobs(self, ids: Sequence[list[int]]) -> list[list[float]]:
+        """Return the log-probability of each token after the first, in nats."""
+        scored = self._server.get_sequence_logprobs(list(ids), [1] * len(ids), top_logprobs=1)
+        return [[position[0] for position in row] for row in scored["actual_logprobs"]]
+
+    def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Tokenize texts as prompts."""
+        return self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+
+    def stream(
+        self, prompts: Sequence[str], sampling: SamplingConfig, seeds: Sequence[int]
+    ) -> Iterator[tuple[int, Completion]]:
+        """Complete each prompt once, with its own seed; yield (index, completion) as they end."""
+        pool = ServerRolloutPool(self._server, self._tokenizer, sampling, min_tokens=0)
+        for index, ids in enumerate(self.token_ids(prompts)):
+            pool.add(index, ids, seeds[index])
+        for index, rollout in pool.ended():
+            yield index, Completion(rollout.text, len(rollout.ids), not rollout.finished)
+
+
+class ServerRolloutPool:
+    """Rollouts that a server samples together, each a request of its own with its own seed.
+
+    Args:
+        min_tokens: of a rollout, before the end of text may be sampled.
+    """
+
+    def __init__(
+        self,
+        server: CompletionServer,
+        tokenizer: PreTrainedTokenizerBase,
+        sampling: SamplingConfig,
+        min_tokens: int,
+    ) -> None:
+        self._server, self._tokenizer = server, tokenizer
+        self._sampling, self._min_tokens = sampling, min_tokens
+        self._sender = ThreadPoolExecutor(_REQUESTS_AT_ONCE, "rollout")
+        self._running: dict[Future[Rollout], int] = {}
+
+    def add(self, key: int, prompt_ids: list[int], seed: int) -> None:
+        """Begin a rollout under a key of the caller's."""
+        self._running[self._sender.submit(self._complete, prompt_ids, seed)] = key
+
+    def ended(self) -> Iterator[tuple[int, Rollout]]:
+        """Yield (key, rollout) as they end, until none is running."""
+        while self._running:
+            done, _ = wait(self._running, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield self._running.pop(future), future.result()
+
+    def _complete(self, prompt_ids: list[int], seed: int) -> Rollout:
+        sampling = self._sampling
+        more: dict[str, Any] = {"seed": seed, "min_tokens": self._min_tokens}
+        if sampling.stop:
+            more |= {"stop": [sampling.stop], "include_stop_str_in_output": True}
+        answer = self._server.generate(
+            [prompt_ids],
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            max_tokens=sampling.max_completion_tokens,
+            logprobs=0,
+            generation_kwargs=more,
+        )
+        ids = list(answer["completion_ids"][0])
+        logprobs = [position[0] for position in answer["logprobs"][0]]
+        text = self._tokenizer.decode(ids, skip_special_tokens=True)
+        stopped = bool(sampling.stop) and text.endswith(sampling.stop)
+        ended = bool(ids) and ids[-1] == self._tokenizer.eos_token_id
+        return Rollout(ids, logprobs, text, stopped or ended)

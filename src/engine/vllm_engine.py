@@ -1,0 +1,231 @@
+"""The vLLM engine: generation, prompt log-probabilities and in-place weight swaps.
+
+The only module that imports vllm. The engine runs inside the calling process (one engine a process,
+one process an engine: vLLM does not give memory back).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from vllm import LLM, RequestOutput, SamplingParams
+from vllm.inputs import TokensPrompt
+from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
+from vllm.sampling_params import RequestOutputKind
+
+from src.config.schema import Config, SamplingConfig
+from src.engine.generator import Completion, Rollout
+from src.engine.layer_check import LiveTensors, differing_layers, layers_unlike
+from src.run.devices import device_index
+
+LOGGER = logging.getLogger(__name__)
+
+# vLLM rewinds a seeded request's generator when its prompt was prefilled in part, which torch's CPU
+# generator cannot do ("CPU Generator does not use offset"); whole prompts never need it.
+CPU_ARGUMENTS = {"enforce_eager": True, "enable_chunked_prefill": False}
+
+
+class VllmEngine:
+    """One vLLM engine whose weights are swapped in place."""
+
+    def __init__(self, model: str, config: Config) -> None:
+        self._llm = LLM(**engine_arguments(model, config))
+
+    @classmethod
+    def around(cls, llm: LLM) -> VllmEngine:
+        """Wrap an engine that somebody else built, such as TRL."""
+        engine = cls.__new__(cls)
+        engine._llm = llm
+        return engine
+
+    def swap(self, checkpoint: Path) -> None:
+        """Load another checkpoint of the same architecture into the running engine."""
+        swap_weights(self._llm, checkpoint)
+
+    def differing_layers(self, checkpoint: Path) -> list[str]:
+        """List the layers that hold other weights than a checkpoint, to the bit."""
+        return differing_layers(_model_runner(self._llm).get_model(), checkpoint)
+
+    def prompt_logprobs(self, ids: Sequence[list[int]]) -> list[list[float]]:
+        """Return the log-probability of each token after the first, in nats."""
+        return prompt_logprobs(self._llm, ids)
+
+    def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Tokenize texts as the engine tokenizes prompts."""
+        return self._llm.get_tokenizer()(list(texts), add_special_tokens=False)["input_ids"]
+
+    def stream(
+        self, prompts: Sequence[str], sampling: SamplingConfig, seeds: Sequence[int]
+    ) -> Iterator[tuple[int, Completion]]:
+        """Complete each prompt once, with its own seed; yield (index, completion) as they end.
+
+        A prompt that fills the engine's context has no room for a completion: it counts as an empty
+        one that was cut.
+        """
+        limit = self._llm.model_config.max_model_len
+        requests = _Requests(self._llm)
+        for index, ids in enumerate(self.token_ids(prompts)):
+            if len(ids) >= limit:
+                yield index, Completion(text="", tokens=0, truncated=True)
+            else:
+                requests.add(index, ids, sampling_parameters(sampling, seeds[index]))
+        for index, output in requests.ended():
+            yield index, _completion(output)
+
+
+class VllmRolloutPool:
+    """Rollouts that one engine samples together; more may join while others run.
+
+    Args:
+        min_tokens: of a rollout, before the end of text may be sampled.
+    """
+
+    def __init__(self, llm: LLM, sampling: SamplingConfig, min_tokens: int) -> None:
+        self._requests = _Requests(llm)
+        self._sampling = sampling
+        self._min_tokens = min_tokens
+
+    def add(self, key: int, prompt_ids: list[int], seed: int) -> None:
+        """Begin a rollout under a key of the caller's."""
+        parameters = sampling_parameters(
+            self._sampling, seed, logprobs=0, min_tokens=self._min_tokens
+        )
+        self._requests.add(key, prompt_ids, parameters)
+
+    def ended(self) -> Iterator[tuple[int, Rollout]]:
+        """Yield (key, rollout) as they end, until none is running."""
+        for key, output in self._requests.ended():
+            yield key, _rollout(output)
+
+
+class _Requests:
+    """Requests of one caller to an engine, by numbers of its own."""
+
+    def __init__(self, llm: LLM) -> None:
+        self._engine = llm.llm_engine
+        self._keys: dict[str, int] = {}
+
+    def add(self, key: int, prompt_ids: list[int], parameters: SamplingParams) -> None:
+        name = f"request-{key}"
+        self._keys[name] = key
+        self._engine.add_request(name, TokensPrompt(prompt_token_ids=prompt_ids), parameters)
+
+    def ended(self) -> Iterator[tuple[int, RequestOutput]]:
+        try:
+            while self._engine.has_unfinished_requests():
+                for output in self._engine.step():
+                    yield self._keys.pop(output.request_id), output
+        finally:
+            self._engine.abort_request(list(self._keys))
+            self._keys.clear()
+
+
+def engine_arguments(model: str, config: Config) -> dict[str, Any]:
+    """Return the arguments of vLLM's LLM for a configuration."""
+    engine = config.engine
+    on_gpu = device_index(config.devices.eval, "devices.eval") is not None
+    shares_gpu = on_gpu and config.devices.eval == config.devices.train
+    arguments: dict[str, Any] = {
+        "model": model,
+        "dtype": engine.dtype,
+        "max_model_len": engine.max_model_tokens,
+        "max_num_seqs": engine.max_sequences,
+        "enforce_eager": engine.enforce_eager,
+        "seed": config.run.seed,
+        "trust_remote_code": config.model.trust_remote_code,
+        # Scores must be those of the distribution that is sampled from.
+        "logprobs_mode": "processed_logprobs",
+    }
+    if not on_gpu:
+        arguments |= CPU_ARGUMENTS
+    else:
+        arguments["gpu_memory_utilization"] = engine.memory_fraction / (2 if shares_gpu else 1)
+    return arguments
+
+
+def sampling_parameters(sampling: SamplingConfig, seed: int, **more: Any) -> SamplingParams:
+    """Return vLLM's parameters for one completion."""
+    return SamplingParams(
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        max_tokens=sampling.max_completion_tokens,
+        stop=[sampling.stop] if sampling.stop else None,
+        include_stop_str_in_output=True,
+        seed=seed,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+        **more,
+    )
+
+
+def prompt_logprobs(llm: LLM, ids: Sequence[list[int]]) -> list[list[float]]:
+    """Return the engine's log-probability of each token after the first, in nats."""
+    outputs = llm.generate(
+        [TokensPrompt(prompt_token_ids=row) for row in ids],
+        SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0),
+        use_tqdm=False,
+    )
+    return [
+        [entry[token].logprob for entry, token in zip(scores[1:], row[1:], strict=True)]
+        for row, scores in zip(ids, (output.prompt_logprobs for output in outputs), strict=True)
+    ]
+
+
+def swap_weights(llm: LLM, weights: Path | Iterable[tuple[str, torch.Tensor]]) -> None:
+    """Replace a running engine's weights from a folder or from named tensors.
+
+    vLLM's own `load_weights` fails on layers its CPU backend has packed; `reload_weights` unpacks
+    and packs them again, all but a tied output layer, whose packed copy would silently stay.
+    """
+    runner = _model_runner(llm)
+    model = runner.get_model()
+    named = _read_tensors(weights) if isinstance(weights, Path) else weights
+    runner.reload_weights(weights_iterator=_cast(named, runner.model_config.dtype))
+    # Always: vLLM unties a model whose files hold both tensors in its configuration, and ties their
+    # equal weights again, so the configuration does not tell.
+    if runner.device.type == "cpu":
+        dispatch_cpu_unquantized_gemm(model.lm_head, remove_weight=False)
+    llm.reset_prefix_cache()
+
+
+def stale_layers(llm: LLM, named: Mapping[str, torch.Tensor]) -> list[str]:
+    """List the layers of a running engine that hold other weights than a policy, to the bit."""
+    return layers_unlike(_model_runner(llm).get_model(), LiveTensors(named))
+
+
+def _model_runner(llm: LLM) -> Any:
+    return llm.llm_engine.model_executor.driver_worker.model_runner
+
+
+def _read_tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    for shard in sorted(folder.glob("*.safetensors")):
+        with safe_open(shard, framework="pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 - not a dictionary
+                yield name, tensors.get_tensor(name)
+
+
+def _cast(
+    weights: Iterable[tuple[str, torch.Tensor]], dtype: torch.dtype
+) -> Iterator[tuple[str, torch.Tensor]]:
+    for name, tensor in weights:
+        yield name, tensor.detach().to(dtype)
+
+
+def _completion(output: RequestOutput) -> Completion:
+    sampled = output.outputs[0]
+    return Completion(
+        text=sampled.text,
+        tokens=len(sampled.token_ids),
+        truncated=sampled.finish_reason == "length",
+    )
+
+
+def _rollout(output: RequestOutput) -> Rollout:
+    sampled = output.outputs[0]
+    ids = list(sampled.token_ids)
+    scores = [entry[token].logprob for entry, token in zip(sampled.logprobs, ids, strict=True)]
+    return Rollout(ids, scores, sampled.text, sampled.finish_reason == "stop")

@@ -1,0 +1,239 @@
+"""What happens around GRPO's steps: figures, samples to read, validation, checkpoints, collapse."""
+
+from __future__ import annotations
+
+import logging
+import math
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from src.engine.swap_verifier import SwapVerifier
+from src.engine.weight_probe import measure_probe, write_probe
+from src.evaluation.evaluation import EvalTask, evaluate
+from src.evaluation.figures import EvalReport
+from src.grpo.collapse import CollapseWatch
+from src.grpo.importance import Agreement
+from src.grpo.rollout_source import completion_records, group_rewards, rollout_metrics
+from src.grpo.trainer import TRL_METRICS, PolicyTrainer
+from src.run.files import read_json, write_json_atomic
+from src.run.metrics import MetricLog
+from src.run.processes import is_main_process
+from src.stages.plan import describe_batch
+from src.stages.scoring import record_validation
+from src.training.checkpoints import CheckpointStore
+from src.training.parallel import gathered
+from src.training.policy import save_policy
+from src.training.throughput import memory_gib, peak_flops
+
+LOGGER = logging.getLogger(__name__)
+# Written last into a training state, so that a state without it is half of one.
+_CURSOR = "rollout_source.json"
+_LINE = (
+    "step %d/%d: reward %.3f, accuracy %.3f, format %.3f, dull groups %.2f, %.0f tokens "
+    "(cut %.2f), entropy %.3f, ratio %.4f, %.0f tokens/s, %.1f s (%s)"
+)
+_LINE_METRICS = (
+    *("grpo/reward", "grpo/accuracy", "grpo/format_rate", "grpo/zero_variance_rate"),
+    *("grpo/completion_tokens", "grpo/truncated_rate", "grpo/entropy", "grpo/importance_ratio"),
+    *("system/generated_tokens_per_s", "system/step_s"),
+)
+_PARTS = ("generate", "grade", "logprobs", "train", "sync")
+
+
+@dataclass
+class StageCallback(TrainerCallback):
+    """Log every step, score validation with the rollout engine, keep the best checkpoint."""
+
+    trainer: PolicyTrainer
+    metrics: MetricLog
+    store: CheckpointStore
+    task: EvalTask
+    stopped: str | None = None
+    """Why training stopped before its last step, in words."""
+    _step: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._grpo = self.trainer.settings.grpo
+        self._watch = CollapseWatch(self._grpo.collapse)
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Score the starting policy, so that training that only harms keeps it as the best."""
+        if state.global_step == 0:
+            # An attempt that was killed before its first save is done over from here.
+            self.metrics.rewind(-1)
+            self._validate(0)
+        else:
+            self.metrics.rewind(state.global_step)
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Start the step's clock."""
+        self.trainer.begin_step()
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Take the step's figures; score and save every `evaluate_every` steps and at the end."""
+        self._step = self._figures()
+        if (state.global_step - 1) % self._grpo.sample_groups_every == 0:
+            self._log_groups(state.global_step)
+        if state.global_step % self._grpo.evaluate_every == 0 or (
+            state.global_step == state.max_steps
+        ):
+            self._validate(state.global_step)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        """Pass the step's figures on, TRL's under our names; stop where training has collapsed."""
+        if "loss" not in (logs or {}):
+            return  # the summary at the end of training
+        own = {TRL_METRICS[name]: value for name, value in (logs or {}).items()
+               if name in TRL_METRICS}  # fmt: skip
+        values = self._step | own
+        self.metrics.log(values, step=state.global_step)
+        split = ", ".join(f"{part} {values[f'system/{part}_s']:.1f}" for part in _PARTS)
+        numbers = (values[name] for name in _LINE_METRICS)
+        LOGGER.info(_LINE, state.global_step, state.max_steps, *numbers, split)
+        self.stopped = self._watch.see(values)
+        if self.stopped:
+            LOGGER.error(
+                "training stops after step %d, it has collapsed: %s. The best checkpoint so far is "
+                "kept; lower grpo.learning_rate or the sign's threshold in grpo.collapse",
+                state.global_step, self.stopped,
+            )  # fmt: skip
+            control.should_training_stop = True
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Complete TRL's training state with the rollout source's, then delete the older ones."""
+        if not is_main_process():
+            return
+        folder = Path(str(args.output_dir))
+        newest = folder / f"checkpoint-{state.global_step}"
+        write_json_atomic(newest / _CURSOR, {"cursor": self.trainer.source.cursor})
+        for older in folder.glob("checkpoint-*"):
+            if older != newest:
+                shutil.rmtree(older)
+
+    def _figures(self) -> dict[str, float]:
+        """Return the step's own figures, over all processes."""
+        trainer = self.trainer
+        seconds = {**dict.fromkeys(_PARTS, 0.0), **trainer.clock.end()}
+        drawn = trainer.drawn
+        records = gathered(list(completion_records(drawn, trainer.settings)) if drawn else [])
+        sums = gathered([(trainer.trained_tokens, trainer.flops, trainer.agreement)])
+        trained, flops = sum(row[0] for row in sums), sum(row[1] for row in sums)
+        agreement = sum((row[2] for row in sums), Agreement())
+        values = {f"system/{part}_s": value for part, value in seconds.items()}
+        values |= rollout_metrics(records, self._grpo.rewards.weights(), self._grpo.group_size)
+        values |= agreement.metrics()
+        generated = sum(record.tokens for record in records)
+        device = trainer.accelerator.device
+        values |= {
+            # A further pass over the same rollouts (grpo.iterations) generates nothing.
+            "system/generated_tokens_per_s": generated / (seconds["generate"] or math.inf),
+            "system/trained_tokens_per_s": trained / seconds["train"],
+            "system/flops_per_s": flops / seconds["train"],
+            "system/memory_gib": memory_gib(device),
+        }
+        peak = peak_flops(device)
+        if peak is not None:
+            values["system/mfu"] = values["system/flops_per_s"] / (peak * len(sums))
+        return values
+
+    def _log_groups(self, step: int) -> None:
+        """Write the first groups of the step: prompt, completions, grades, rewards, advantages."""
+        trainer, size = self.trainer, self._grpo.group_size
+        if not is_main_process() or trainer.drawn is None:
+            return
+        rows = []
+        for number, group in enumerate(trainer.drawn.groups[: self._grpo.sample_groups]):
+            advantages = trainer.advantages[number * size : (number + 1) * size]
+            rewards = group_rewards(group, trainer.settings)
+            for (rollout, grade), own, advantage in zip(
+                group.members, rewards, advantages, strict=True
+            ):
+                rows.append(
+                    {
+                        "place": group.place,
+                        "problem": group.problem.unique_id,
+                        "prompt": group.problem.prompt,
+                        "reference": group.problem.answer,
+                        "completion": rollout.text,
+                        "outcome": grade.outcome,
+                        "reason": grade.reason,
+                        "tokens": len(rollout.ids),
+                        "truncated": not rollout.finished,
+                        **{f"reward/{name}": value for name, value in own.items()},
+                        "advantage": advantage,
+                    }
+                )
+        self.metrics.samples(rows, step=step, name="groups")
+
+    def _validate(self, step: int) -> None:
+        """Score the policy by the engine that samples rollouts, and save it."""
+        trainer = self.trainer
+        trainer.vllm_generation.sync_weights()
+        trainer._last_loaded_step = step
+        whole = trainer.accelerator.get_state_dict(trainer.model)  # all processes take part
+        if not is_main_process():
+            return
+        report = evaluate(trainer.engine(), self.task, checkpoint=f"step {step}")
+        policy = trainer.accelerator.unwrap_model(trainer.model)
+
+        def write(folder: Path) -> None:
+            save_policy(policy, trainer.processing_class, folder, whole)
+            saved = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+            write_probe(folder, measure_probe(saved, trainer.processing_class, torch.device("cpu")))
+
+        checkpoint = self.store.save(step, step * self._grpo.completions_per_step, write)
+        record_validation(self.store, self.metrics, checkpoint, {"validation": report})
+
+
+def train(trainer: PolicyTrainer, callback: StageCallback, *, resume: bool) -> None:
+    """Run GRPO, from the last whole training state when resuming."""
+    trainer.add_callback(callback)
+    LOGGER.info("a step: %s", describe_batch(trainer.settings, trainer.accelerator.num_processes))
+    last = last_whole_state(Path(str(trainer.args.output_dir))) if resume else None
+    if last is not None:
+        trainer.source.cursor = read_json(last / _CURSOR)["cursor"]
+        LOGGER.info("resuming from %s", last)
+    trainer.train(resume_from_checkpoint=str(last) if last else None)
+
+
+def last_whole_state(folder: Path) -> Path | None:
+    """Return the newest training state that was written to its end."""
+    whole = [file.parent for file in folder.glob(f"checkpoint-*/{_CURSOR}")]
+    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+def score_best(
+    trainer: PolicyTrainer, store: CheckpointStore, task: EvalTask, tolerance: float
+) -> EvalReport:
+    """Score the best checkpoint's files on test, by a verified swap into the rollout engine."""
+    best = store.best()
+    verifier = SwapVerifier(trainer.engine(), tolerance, loaded="the last rollout's weights")
+    verifier.load(best.folder)
+    return evaluate(verifier.engine, task, checkpoint=str(best.folder))

@@ -1,0 +1,87 @@
+"""Correct for the gap between the engine that sampled and the policy that is trained.
+
+The same weights give other probabilities in another implementation, so rollouts are slightly
+off-policy (Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL
+training"). The ratio of the policy's to the engine's probability is measured on every sampled
+token, and with it whether the engine holds the policy's weights at all.
+
+Shapes: B sequences, C completion tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import torch
+
+from src.engine.swap_verifier import StaleWeightsError
+
+
+@dataclass
+class Agreement:
+    """Sums over the sampled tokens of a step, on one process."""
+
+    tokens: float = 0.0
+    ratio: float = 0.0
+    gap: float = 0.0
+    """Absolute differences of log-probabilities, in nats."""
+    corrected: float = 0.0
+    """Tokens whose ratio was cut or left out."""
+    entropy: float = 0.0
+    """Entropies of the policy's next-token distributions, in nats."""
+
+    def __add__(self, other: Agreement) -> Agreement:
+        sums = {f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)}
+        return Agreement(**sums)
+
+    def check(self, tolerance: float) -> None:
+        """Refuse to go on where engine and policy disagree beyond rounding.
+
+        Raises:
+            StaleWeightsError: with the mean gap, in nats a token.
+        """
+        gap = self.gap / max(self.tokens, 1.0)
+        if not gap <= tolerance:  # NaN is no agreement either
+            raise StaleWeightsError(
+                f"the rollout engine's log-probabilities are off by {gap:.4f} nats a token from "
+                f"the policy's (tolerance {tolerance}, engine.swap_tolerance): it does not sample "
+                "from the weights that are trained"
+            )
+
+    def metrics(self) -> dict[str, float]:
+        """Return means over the tokens."""
+        tokens = max(self.tokens, 1.0)
+        return {
+            "grpo/importance_ratio": self.ratio / tokens,
+            "grpo/logprob_gap": self.gap / tokens,
+            "grpo/importance_corrected_rate": self.corrected / tokens,
+            "grpo/entropy": self.entropy / tokens,
+        }
+
+
+def importance_weights(
+    policy: torch.Tensor, engine: torch.Tensor, mask: torch.Tensor, mode: str, cap: float
+) -> tuple[torch.Tensor, Agreement]:
+    """Return the weight of each token's loss (B, C), and how well policy and engine agree.
+
+    Args:
+        policy: log-probabilities under the policy that should have sampled (B, C), in nats.
+        engine: the engine's own (B, C).
+        mask: 1 on sampled tokens (B, C).
+        mode: as `grpo.importance_correction`: a `token` ratio or a `sequence`'s product of them,
+            cut to the cap (`truncate`) or left out above it (`mask`).
+    """
+    difference = (policy - engine) * mask  # (B, C)
+    ratio = difference.exp()
+    agreement = Agreement(
+        mask.sum().item(), (ratio * mask).sum().item(), difference.abs().sum().item()
+    )
+    if mode == "off":
+        return torch.ones_like(ratio), agreement
+    unit, _, action = mode.partition("_")
+    if unit == "sequence":
+        ratio = difference.sum(-1, keepdim=True).exp().expand_as(difference)
+    above = ratio > cap
+    agreement.corrected = (above * mask).sum().item()
+    weights = ratio.clamp(max=cap) if action == "truncate" else ratio.masked_fill(above, 0.0)
+    return weights, agreement

@@ -1,0 +1,146 @@
+"""Where GRPO's rollouts come from: the problem stream, its cursor, seeds, and what a step drew."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from src.config.schema import Config
+from src.engine.generator import RolloutPool, sample_seed
+from src.grpo.problem_stream import ProblemStream
+from src.grpo.rewards import reward_values
+from src.grpo.rollouts import Drawing, Drawn, Group, GroupDrawer
+from src.run.processes import process_count, process_rank
+from src.training.parallel import gathered
+
+Rewards = dict[str, float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionRecord:
+    """What a step's figures need of one completion."""
+
+    outcome: str
+    tokens: int
+    finished: bool
+    kept: bool
+    rewards: Rewards
+
+
+class RolloutSource:
+    """Draws each step's groups; each process its share, all from one stream.
+
+    Every completion has its own seed from the run's seed, the group's place in the stream and its
+    number in the group. So members of a group differ, no batch order matters, a run that resumes
+    from `cursor` goes on with what would have come next, and two processes draw what one would.
+    """
+
+    def __init__(self, stream: ProblemStream, config: Config) -> None:
+        self._stream = stream
+        self._config = config
+        self._processes, self._rank = process_count(), process_rank()
+        self.cursor = 0
+        """Position in the stream of the next group."""
+
+    def draw(self, pool: RolloutPool) -> Drawn:
+        """Draw the groups of the next step; all processes must call this together."""
+        grpo, seed = self._config.grpo, self._config.run.seed
+        wanted = grpo.prompts_per_step // self._processes
+        limit = math.ceil(wanted * grpo.draw_limit) if grpo.dynamic_sampling else wanted
+        first = self.cursor + self._rank
+
+        def take(number: int) -> tuple[int, Any]:
+            place = first + number * self._processes
+            return place, self._stream.at(place)
+
+        drawn = GroupDrawer(
+            pool,
+            Drawing(wanted, limit, grpo.group_size),
+            take,
+            lambda place, member: sample_seed(seed, "rollout", place, member),
+        ).draw()
+        # Processes may have drawn unequal numbers; the next step begins behind all of them.
+        self.cursor += self._processes * max(gathered([drawn.started]))
+        return drawn
+
+
+def group_rewards(group: Group, config: Config) -> list[Rewards]:
+    """Return every reward of each completion of a group."""
+    return [
+        reward_values(grade, len(rollout.ids), rollout.finished, config)
+        for rollout, grade in group.members
+    ]
+
+
+def training_rows(drawn: Drawn, config: Config, eos: int) -> dict[str, list[Any]]:
+    """Return the kept completions, column by column, as TRL's `rollout_func` should.
+
+    One that ended at the stop text gets the end-of-text token, without which TRL would call it
+    truncated. That token and unscorable completions are masked (`env_mask`) from the loss.
+    """
+    rows: dict[str, list[Any]] = {
+        name: [] for name in ("prompt_ids", "completion_ids", "logprobs", "env_mask", "scores")
+    }
+    for group in drawn.groups:
+        rows["scores"] += group_rewards(group, config)
+        for rollout, grade in group.members:
+            ends = rollout.finished and rollout.ids[-1] != eos
+            counts = int(grade.outcome != "unscorable")
+            rows["prompt_ids"].append(group.problem.prompt_ids)
+            rows["completion_ids"].append(rollout.ids + [eos] * ends)
+            rows["logprobs"].append(rollout.logprobs + [0.0] * ends)
+            rows["env_mask"].append([counts] * len(rollout.ids) + [0] * ends)
+    return rows
+
+
+def completion_records(drawn: Drawn, config: Config) -> Iterator[CompletionRecord]:
+    """Yield what the step's figures need of every completion drawn, kept or not."""
+    for kept, groups in ((True, drawn.groups), (False, drawn.dropped)):
+        for group in groups:
+            rewards = group_rewards(group, config)
+            for (rollout, grade), own in zip(group.members, rewards, strict=True):
+                yield CompletionRecord(grade.outcome, len(rollout.ids), rollout.finished, kept, own)
+
+
+def rollout_metrics(
+    records: Sequence[CompletionRecord], weights: dict[str, float], group_size: int
+) -> dict[str, float]:
+    """Return a step's figures.
+
+    `grpo/accuracy` and the other rates count every completion drawn; `grpo/reward` only those
+    that are trained on, which dynamic sampling chooses. Unscorable ones have no reward.
+
+    Args:
+        records: of all processes, group by group.
+    """
+    kept = [record for record in records if record.kept]
+    groups = [records[i : i + group_size] for i in range(0, len(records), group_size)]
+    scored = [record.rewards for record in kept if record.outcome != "unscorable"]
+    totals = [sum(weights[name] * (row[name] or 0.0) for name in weights) for row in scored]
+    lengths = [record.tokens for record in records]
+    values = {
+        "reward": _mean(totals),
+        "accuracy": fmean(record.outcome == "correct" for record in records),
+        "format_rate": fmean(record.outcome != "format_failure" for record in records),
+        "unscorable_rate": fmean(record.outcome == "unscorable" for record in records),
+        "truncated_rate": fmean(not record.finished for record in records),
+        "completion_tokens": fmean(lengths),
+        "longest_completion_tokens": float(max(lengths)),
+        "drawn_groups": float(len(groups)),
+        "dropped_groups": float(len(groups) - len(kept) // group_size),
+        "zero_variance_rate": fmean(not _varies(group) for group in groups),
+    }
+    values |= {f"reward/{name}": _mean([row[name] or 0.0 for row in scored]) for name in weights}
+    return {f"grpo/{name}": value for name, value in values.items()}
+
+
+def _varies(group: Sequence[CompletionRecord]) -> bool:
+    outcomes = [record.outcome == "correct" for record in group if record.outcome != "unscorable"]
+    return len(set(outcomes)) == 2
+
+
+def _mean(values: Sequence[float]) -> float:
+    return fmean(values) if values else math.nan

@@ -1,0 +1,246 @@
+"""Put the finished stages of one pipeline run into a table and a figure.
+
+Reads `<stage>/outcome.json`, `metrics.jsonl` and `completions.jsonl` under the run folder, and
+writes `report.json`, `report.md`, `report.png` and `report.html` beside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from src.config.loading import ROOT
+from src.data.summary import describe_data
+from src.evaluation.comparison import Difference, Scored, paired_difference, read_scored
+from src.report.page import render_page
+from src.report.plots import draw_run
+from src.report.search import describe_search
+from src.run.directory import SEARCH_STAGE
+from src.run.files import read_json, write_bytes_atomic, write_json_atomic, write_text_atomic
+from src.run.tables import interval, percent
+
+STAGES = ("step0_baseline", SEARCH_STAGE, "step2_sft", "step3_GRPO")
+Record = dict[str, Any]
+
+_SEARCH_KEYS = ("stage", "trials", "pruned", "failed", "best", "difference", "busy", "wall_s")
+_SCORED_KEYS = (
+    *("stage", "n", "accuracy", "accuracy_ci95", "format_rate", "outcomes"),
+    *("accuracy_well_formed", "accuracy_anywhere", "wall_s", "checkpoint"),
+)
+_COMPARED = ("profile", "n", "test_set", "prompt_sha256", "sampling")
+_HEADER = (
+    *("stage", "n", "accuracy %", "95 % interval", "format %", "of well-formed %", "anywhere %"),
+    *("correct", "wrong", "format failure", "unscorable"),
+    *("over the stage before (points)", "minutes"),
+)
+
+
+def write_report(run_folder: Path) -> Path:
+    """Write the report of the finished stages in all its forms; return report.json's path.
+
+    Raises:
+        ValueError: no stage finished, or the stages' accuracies are not comparable.
+    """
+    outcomes = read_outcomes(run_folder)
+    refuse_mixtures(run_folder, outcomes)
+    report = build_report(run_folder, outcomes)
+    text = render_markdown(report, outcomes, run_folder.name)
+    write_bytes_atomic(run_folder / "report.png", draw_run(_evaluated(report), run_folder))
+    write_text_atomic(run_folder / "report.md", text)
+    gain = "".join(_describe_gain(report["whole_gain"]))
+    page = render_page(report, outcomes, run_folder, gain)
+    write_text_atomic(run_folder / "report.html", page)
+    write_json_atomic(run_folder / "report.json", report)
+    return run_folder / "report.json"
+
+
+def render_table(report: Record) -> str:
+    """Align the evaluated stages in plain text, with the search in a line below."""
+    rows = [_HEADER, *(_cells(entry) for entry in _evaluated(report))]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for name, *numbers in rows if len(rows) > 1 else []:
+        padded = (cell.rjust(width) for cell, width in zip(numbers, widths[1:], strict=True))
+        lines.append("  ".join([name.ljust(widths[0]), *padded]))
+    searches = [entry for entry in report["stages"] if entry["stage"] == SEARCH_STAGE]
+    return "\n".join([*lines, *map(describe_search, searches)])
+
+
+def read_outcomes(run_folder: Path) -> dict[str, Record]:
+    """Return each finished stage's outcome, in pipeline order."""
+    files = {stage: run_folder / stage / "outcome.json" for stage in STAGES}
+    outcomes = {stage: read_json(file) for stage, file in files.items() if file.is_file()}
+    if not outcomes:
+        raise ValueError(
+            f"{run_folder} holds no finished stage, expected <stage>/outcome.json for one of "
+            f"{', '.join(STAGES)}: run a stage first or check the path"
+        )
+    return outcomes
+
+
+def refuse_mixtures(run_folder: Path, outcomes: dict[str, Record]) -> None:
+    """Raise unless all evaluations answer the same question in the same way."""
+    scored = [outcome for stage, outcome in outcomes.items() if stage != SEARCH_STAGE]
+    problems = []
+    for key in _COMPARED:
+        if any(outcome[key] != scored[0][key] for outcome in scored):
+            problems += [f"  {outcome['stage']}: {key} {outcome[key]}" for outcome in scored]
+    if problems:
+        raise ValueError(
+            f"the stages in {run_folder} cannot stand in one table, since they differ in:\n"
+            + "\n".join(problems)
+            + "\nEvaluate them again with one configuration, or give each configuration a run "
+            "folder of its own (run.name)."
+        )
+
+
+def build_report(run_folder: Path, outcomes: Mapping[str, Record]) -> Record:
+    """Collect what report.json states; each improvement is over the scored stage before."""
+    scored = {stage: read_scored(run_folder / stage) for stage in outcomes if stage != SEARCH_STAGE}
+    entries: list[Record] = []
+    previous: str | None = None
+    for stage, outcome in outcomes.items():
+        keys = _SEARCH_KEYS if stage == SEARCH_STAGE else _SCORED_KEYS
+        entry = {key: outcome[key] for key in keys}
+        if stage != SEARCH_STAGE:
+            before = scored[previous] if previous else None
+            entry["improvement"] = before and _in_points(_difference(before, scored[stage]))
+            previous = stage
+        entries.append(entry)
+    first = next(iter(scored), None)
+    return {
+        "profile": next(iter(outcomes.values()))["profile"],
+        "test_set": outcomes[first]["test_set"] if first else None,
+        "stages": entries,
+        "whole_gain": _whole_gain(list(scored.values())),
+        "variants": outcomes[first].get("variants", {}) if first else {},
+    }
+
+
+def _difference(before: Scored, after: Scored, *, found: bool = False) -> Difference:
+    return paired_difference(before.means(found=found), after.means(found=found))
+
+
+def _whole_gain(scored: list[Scored]) -> Record | None:
+    """Tell apart what the first and the last stage differ by: format, and answers."""
+    if len(scored) < 2:
+        return None
+    first, last = scored[0], scored[-1]
+    gain, answers = _difference(first, last), _difference(first, last, found=True)
+    return {
+        "from": first.stage,
+        "to": last.stage,
+        "accuracy": _in_points(gain),
+        "anywhere": _in_points(answers),
+        "format_points": 100 * (gain.difference - answers.difference),
+    }
+
+
+def _in_points(difference: Difference) -> Record:
+    """Return a difference in percentage points."""
+    return {
+        "points": 100 * difference.difference,
+        "ci95": [100 * bound for bound in difference.ci95],
+        "won": difference.won,
+        "lost": difference.lost,
+        "p_value": difference.p_value,
+        "said": str(difference),
+    }
+
+
+def _evaluated(report: Record) -> list[Record]:
+    """Return the entries that carry an accuracy."""
+    return [entry for entry in report["stages"] if entry["stage"] != SEARCH_STAGE]
+
+
+def _cells(entry: Record) -> tuple[str, ...]:
+    """Format a scored stage's table row, matching `_HEADER`."""
+    counts = entry["outcomes"]
+    gain = entry["improvement"]
+    return (
+        *(entry["stage"], str(entry["n"]), percent(entry["accuracy"])),
+        *(interval(entry["accuracy_ci95"]), percent(entry["format_rate"])),
+        *(percent(entry["accuracy_well_formed"]), percent(entry["accuracy_anywhere"])),
+        *(str(counts[key]) for key in ("correct", "wrong_answer", "format_failure", "unscorable")),
+        *(gain["said"] if gain else "-", f"{entry['wall_s'] / 60:.1f}"),
+    )
+
+
+def render_markdown(report: Record, outcomes: dict[str, Record], run_name: str) -> str:
+    """Write the table, what it was measured with, and the figure."""
+    rows = [
+        (*_cells(entry), f"`{entry['checkpoint'].removeprefix(f'{ROOT}/')}`")
+        for entry in _evaluated(report)
+    ]
+    table = [(*_HEADER, "checkpoint"), ("---", *["---:"] * (len(_HEADER) - 1), "---"), *rows]
+    blocks = [
+        f"# Results of run {run_name} (profile {report['profile']})",
+        "\n".join(f"| {' | '.join(row)} |" for row in table) if rows else "No stage was evaluated.",
+        *_show_search(outcomes.get(SEARCH_STAGE)),
+        *_describe_gain(report["whole_gain"]),
+        *_show_variants(report["variants"]),
+        "Accuracy is the share of all test problems answered correctly in the right format, with "
+        "its Wilson interval; beside it the share among well-formed completions, and the share of "
+        "completions in which the right answer stands anywhere. Stages are compared on the same "
+        "problems: Tango's interval of the paired difference, McNemar's exact test. The intervals "
+        "cover which problems were drawn, not what another training seed would give.",
+        "\n".join(_describe_conditions(outcomes)),
+        "![Accuracy and format rate by stage, and training curves](report.png)",
+    ]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _describe_gain(gain: Record | None) -> list[str]:
+    """Say how much of the whole gain is format."""
+    if gain is None:
+        return []
+    return [
+        f"From {gain['from']} to {gain['to']}: {gain['accuracy']['said']}. The right answer, "
+        f"whatever the format: {gain['anywhere']['said']}. So {gain['format_points']:+.1f} points "
+        "of the gain are format, learning to put a right answer in its place."
+    ]
+
+
+def _show_variants(variants: Record) -> list[str]:
+    """Put the first stage's other prompts and decodings in a table of their own."""
+    if not variants:
+        return []
+    header = ("asked otherwise", "n", "accuracy %", "95 % interval", "format %", "anywhere %")
+    rows = [
+        (
+            *(name, str(found["n"]), percent(found["accuracy"]), interval(found["accuracy_ci95"])),
+            *(percent(found["format_rate"]), percent(found["accuracy_anywhere"])),
+        )
+        for name, found in variants.items()
+    ]
+    table = [header, ("---", *["---:"] * (len(header) - 1)), *rows]
+    return [
+        "The first model asked in other ways (another yardstick than the table above):",
+        "\n".join(f"| {' | '.join(row)} |" for row in table),
+    ]
+
+
+def _show_search(outcome: Record | None) -> list[str]:
+    """Describe the hyperparameter search and place its figure, where it ran."""
+    if outcome is None:
+        return []
+    figure = f"{SEARCH_STAGE}/{outcome['plot']}"
+    shown = f"![Search: trials, scores by rung, hyperparameter importance]({figure})"
+    return [describe_search(outcome), shown]
+
+
+def _describe_conditions(outcomes: dict[str, Record]) -> list[str]:
+    """List what the stages were measured with; commit and hardware may differ between them."""
+    lines = []
+    scored = next((o for stage, o in outcomes.items() if stage != SEARCH_STAGE), None)
+    if scored:
+        sampling = ", ".join(f"{key} = {value!r}" for key, value in scored["sampling"].items())
+        test_set = f"{scored['test_set']['n']} problems, sha256 `{scored['test_set']['sha256']}`"
+        lines.append(f"- Test set: {test_set}; prompt sha256 `{scored['prompt_sha256']}`")
+        lines.append(f"- Sampling: {sampling}")
+    lines.append(f"- Data: {describe_data(outcomes)}")
+    for key in ("commit", "hardware"):
+        values = dict.fromkeys(outcome[key] for outcome in outcomes.values())
+        lines.append(f"- {key.capitalize()}: {'; '.join(values)}")
+    return lines

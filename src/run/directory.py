@@ -1,0 +1,177 @@
+"""The folder of one stage of one pipeline run: what made it, what came out."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from glob import glob
+from pathlib import Path
+from typing import IO, Any
+
+from src.config.loading import ConfigError, dump_yaml, resolve_path
+from src.config.schema import Config
+from src.data.summary import summarise_data
+from src.run.files import read_json, write_json_atomic, write_text_atomic
+from src.run.locks import claim_folder, file_lock
+from src.run.processes import is_main_process
+from src.run.provenance import MANIFEST, code_version, hardware, model_identity, package_versions
+from utils.data.hashing import file_sha256
+
+LOGGER = logging.getLogger(__name__)
+SEARCH_STAGE = "step1_sft_hyper"
+GRPO_STAGE = "step3_GRPO"
+FITTING_STAGES = (SEARCH_STAGE, "step2_sft")
+"""Those that train on supervised rows."""
+
+
+class ChecksPassed(Exception):  # noqa: N818 - not an error: `--check` ends here
+    """Configuration, data, prompt, model and devices are all in order."""
+
+
+@dataclass
+class Run:
+    """One stage's place on disk: `results/<run>/<stage>/`."""
+
+    stage: str
+    config: Config
+    resume: bool = False
+    check_only: bool = False
+    started: float = field(default_factory=time.time)
+    _claim: IO[str] | None = field(default=None, init=False, repr=False)
+
+    @property
+    def pipeline_folder(self) -> Path:
+        """Folder that the stages of this pipeline run share."""
+        return pipeline_folder(self.config)
+
+    @property
+    def folder(self) -> Path:
+        """Folder of this stage."""
+        return self.pipeline_folder / self.stage
+
+    @property
+    def shared(self) -> bool:
+        """Tell whether other processes may work in the folder at the same time."""
+        return self.stage == SEARCH_STAGE and self.config.search.shared
+
+    def already_finished(self) -> bool:
+        """Tell whether this stage finished earlier under the very same configuration."""
+        recorded = self.folder / "config.yaml"
+        if read_outcome(self.pipeline_folder, self.stage) is None or not recorded.is_file():
+            return False
+        return recorded.read_text(encoding="utf-8") == dump_yaml(self.config)
+
+    def begin(self, *, data: dict[str, Any], model: str) -> None:
+        """Create the folder and write what is about to run.
+
+        An earlier attempt is kept aside, unless this one goes on with it or shares the folder.
+
+        Args:
+            data: files and splits, as `ProblemSet.provenance` describes them.
+            model: folder or hub id of the model it begins with.
+
+        Raises:
+            ConfigError: when going on under another configuration than the one on disk, or where
+                another process works in the folder.
+        """
+        if self.check_only:
+            raise ChecksPassed
+        if not is_main_process():
+            return
+        if not self.shared:
+            self._claim = claim_folder(self.folder)
+        goes_on = self.shared or (self.resume and (self.folder / "config.yaml").is_file())
+        if self.folder.exists() and not goes_on:
+            self._keep_aside()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        manifest = self._manifest() | {"data": data, "model": model_identity(model)}
+        own = f"-{socket.gethostname()}-{os.getpid()}" if self.shared else ""
+        with file_lock(self.folder / "begin.lock") if self.shared else nullcontext():
+            self._record_config()
+            write_json_atomic(self.folder / f"manifest{own}.json", manifest)
+            if not (self.folder / MANIFEST).exists():
+                write_json_atomic(self.folder / MANIFEST, manifest)
+        handler = logging.FileHandler(self.folder / f"run{own}.log", encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logging.getLogger().addHandler(handler)
+        LOGGER.info("%s: writing to %s", self.stage, self.folder)
+
+    def finish(self, **outcome: Any) -> None:
+        """Write `outcome.json`: the figures this stage contributes to the report."""
+        wall_s = time.time() - self.started
+        manifest = read_json(self.folder / MANIFEST)
+        files = [self.folder / "config.yaml", *sorted(self.folder.glob("completions*.jsonl"))]
+        manifest |= {
+            "ended": _local_time(time.time()),
+            "files": {file.name: file_sha256(file) for file in files},
+        }
+        write_json_atomic(self.folder / MANIFEST, manifest)
+        write_json_atomic(
+            self.folder / "outcome.json",
+            {
+                "stage": self.stage,
+                "status": "finished",
+                "profile": self.config.run.profile,
+                "wall_s": round(wall_s, 1),
+                "hardware": hardware(),
+                "commit": code_version()["commit"],
+                "data": summarise_data(manifest["data"]),
+                **outcome,
+            },
+        )
+        if self._claim is not None:
+            self._claim.close()
+        LOGGER.info("%s: finished in %.0f s", self.stage, wall_s)
+
+    def _record_config(self) -> None:
+        """Write the configuration, or check that it is the one already there."""
+        recorded, text = self.folder / "config.yaml", dump_yaml(self.config)
+        if not recorded.is_file():
+            write_text_atomic(recorded, text)
+        elif recorded.read_text(encoding="utf-8") != text:
+            wish = "a shared search" if self.shared else "--resume"
+            over = ", or start over without --resume (run_pipeline.py --fresh)"
+            raise ConfigError(
+                f"{self.folder}: {wish} needs the configuration the run was started with "
+                f"({recorded}); use it, or another run.name{'' if self.shared else over}"
+            )
+        else:
+            LOGGER.info("going on in %s", self.folder)
+
+    def _manifest(self) -> dict[str, Any]:
+        return {
+            "stage": self.stage,
+            "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+            "started": _local_time(self.started),
+            "seed": self.config.run.seed,
+            "config": self.config.model_dump(mode="json"),
+            **code_version(),
+            "packages": package_versions(),
+            "hardware": hardware(),
+        }
+
+    def _keep_aside(self) -> None:
+        taken = len(glob(f"{self.folder}.previous-*"))
+        aside = self.folder.with_name(f"{self.folder.name}.previous-{taken + 1}")
+        self.folder.rename(aside)
+        LOGGER.info("the earlier attempt was kept as %s", aside)
+
+
+def pipeline_folder(config: Config) -> Path:
+    """Return `results/<run>/`."""
+    return resolve_path(config.run.output_root) / config.run.name
+
+
+def read_outcome(folder: Path, stage: str) -> dict[str, Any] | None:
+    """Read what a stage reported, or None where it has not finished."""
+    file = folder / stage / "outcome.json"
+    return read_json(file) if file.is_file() else None
+
+
+def _local_time(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(seconds))

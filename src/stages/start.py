@@ -1,0 +1,111 @@
+"""Start a stage script: command line, configuration, logging, errors."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from src.config.loading import ConfigError, dump_yaml, load_config
+from src.config.schema import Config
+from src.run.directory import GRPO_STAGE, SEARCH_STAGE, ChecksPassed, Run, pipeline_folder
+from src.run.processes import check_devices, prepare_main_process, process_count, process_rank
+from src.stages.plan import describe_plan
+from utils.data.row_files import DataError
+from utils.drgrpo_grader import set_children
+
+LOGGER = logging.getLogger(__name__)
+USER_ERROR = 2
+
+
+def run_stage(
+    stage: str,
+    main: Callable[[Config, Run], None],
+    *,
+    default_config: str,
+    description: str,
+    takes_search_result: bool = False,
+    arguments: Sequence[str] | None = None,
+) -> None:
+    """Parse the command line, load the configuration and run `main(config, run)`.
+
+    A mistake of the user's ends with one paragraph and exit code 2, before anything is written.
+    """
+    given = _parse_arguments(default_config, description, arguments)
+    _log_to_terminal()
+    try:
+        config = load_config(given.config, given.set)
+        overlay = pipeline_folder(config) / SEARCH_STAGE / "best.yaml"
+        if takes_search_result and overlay.is_file():
+            config = load_config([*given.config, overlay], given.set)
+            LOGGER.info("taking the search's best hyperparameters from %s", overlay)
+        if problems := list(_stage_problems(stage, config)):
+            raise ConfigError("\n".join(problems))
+        if given.dry_run:
+            sys.stdout.write(f"{dump_yaml(config)}\n{describe_plan(stage, config)}\n")
+            return
+        check_devices(config)
+        run = Run(stage, config, given.resume, given.check)
+        if (given.resume or run.shared) and run.already_finished():
+            LOGGER.info("%s: already finished in %s; nothing to do", stage, run.folder)
+            return
+        prepare_main_process(config)
+        set_children(config.grader.children)
+        main(config, run)
+    except ChecksPassed:
+        LOGGER.info("%s: configuration, data, prompt, model and devices are in order", stage)
+    except (ConfigError, DataError) as error:
+        LOGGER.error("%s", error)
+        sys.exit(USER_ERROR)
+
+
+def _stage_problems(stage: str, config: Config) -> Iterator[str]:
+    """Say what keeps this stage from running as it was launched."""
+    if stage == SEARCH_STAGE:
+        yield from config.search_problems()
+    if stage == GRPO_STAGE:
+        yield from config.grpo.problems(process_count())
+
+
+def _parse_arguments(
+    default_config: str, description: str, given: Sequence[str] | None
+) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--config",
+        action="append",
+        metavar="FILE",
+        help=f"YAML configuration, repeatable, later wins (default: {default_config})",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="A.B=C",
+        help="override one setting, repeatable",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the resolved configuration and the plan"
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="check data, prompt, model and devices, then stop"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    arguments = parser.parse_args(given)
+    arguments.config = [Path(file) for file in arguments.config or [default_config]]
+    return arguments
+
+
+def _log_to_terminal() -> None:
+    level = logging.INFO if process_rank() == 0 else logging.WARNING
+    logging.basicConfig(
+        level=level, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr
+    )
+    for noisy in ("httpx", "vllm", "matplotlib", "transformers", "accelerate", "filelock"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    # It prints the whole of a completion that could not be scored; those are counted.
+    logging.getLogger("trl").setLevel(logging.ERROR)

@@ -1,0 +1,190 @@
+"""Checkpoints of one training run: written whole or not at all, hashed, best and latest kept."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from src.run.files import read_json, write_json_atomic
+from utils.data.hashing import file_sha256
+
+LOGGER = logging.getLogger(__name__)
+_DESCRIPTION = "checkpoint.json"
+_STATE = "training_state.pt"
+
+
+class DamagedCheckpointError(RuntimeError):
+    """A checkpoint's files are not those that were written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A saved policy: where it is and how much training made it."""
+
+    folder: Path
+    step: int
+    examples_seen: int
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Score:
+    """What checkpoints are chosen by: accuracy, among equals format rate, then validation loss."""
+
+    accuracy: float
+    format_rate: float = 0.0
+    negative_nll: float = 0.0
+
+
+class CheckpointStore:
+    """Write, score and prune the checkpoints below one folder.
+
+    A checkpoint is deleted only after its score arrived, and never while it is the best or among
+    the `keep` latest. The newest alone carries the state that `--resume` continues from: it comes
+    into being with the checkpoint, in one rename, so a run killed at any moment finds both or
+    neither.
+
+    Args:
+        manifest: what made the run; a copy goes into each checkpoint.
+    """
+
+    def __init__(self, folder: Path, keep: int, manifest: Path | None = None) -> None:
+        self._folder = folder
+        self._keep = keep
+        self._manifest = manifest
+        self._scores: dict[str, Score] = {}
+        index = folder / "scores.json"
+        if index.is_file():
+            self._scores = {name: Score(**values) for name, values in read_json(index).items()}
+
+    def place(self, step: int, examples_seen: int) -> Checkpoint:
+        """Return the checkpoint of a step, written or not."""
+        return Checkpoint(self._folder / f"step_{step:06d}", step, examples_seen)
+
+    def save(
+        self,
+        step: int,
+        examples_seen: int,
+        write: Callable[[Path], None],
+        state: dict[str, Any] | None = None,
+    ) -> Checkpoint:
+        """Write a checkpoint through `write(folder)`, hash its files and rename it into place.
+
+        Args:
+            state: what `--resume` continues from.
+        """
+        checkpoint = self.place(step, examples_seen)
+        final = checkpoint.folder
+        partial = final.with_name(f".{final.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        write(partial)
+        if self._manifest is not None:
+            shutil.copy(self._manifest, partial)
+        described = {
+            **asdict(checkpoint),
+            "folder": final.name,
+            "sha256": {file.name: file_sha256(file) for file in sorted(partial.iterdir())},
+        }
+        if state is not None:
+            torch.save(state, partial / _STATE)
+            described["state_sha256"] = file_sha256(partial / _STATE)
+        (partial / _DESCRIPTION).write_text(json.dumps(described) + "\n", encoding="utf-8")
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(partial, final)
+        for older in self._folder.glob(f"step_*/{_STATE}"):
+            if older.parent != final:
+                older.unlink()
+        return checkpoint
+
+    def load_training_state(self) -> dict[str, Any] | None:
+        """Return the newest training state, or None at the start.
+
+        Raises:
+            DamagedCheckpointError: when its bytes are not those that were written.
+        """
+        states = sorted(self._folder.glob(f"step_*/{_STATE}"))
+        if not states:
+            return None
+        file = states[-1]
+        if file_sha256(file) != read_json(file.parent / _DESCRIPTION)["state_sha256"]:
+            raise DamagedCheckpointError(
+                f"{file}: damaged, its hash is not the recorded one; restore it, or start over "
+                "without --resume"
+            )
+        return torch.load(file, map_location="cpu", weights_only=False)
+
+    def unscored(self) -> list[Checkpoint]:
+        """List the checkpoints that wait for a score, oldest first."""
+        return [item for item in self._all() if item.folder.name not in self._scores]
+
+    def record(self, checkpoint: Checkpoint, score: Score) -> None:
+        """Store a checkpoint's validation score and delete what is no longer needed."""
+        self._scores[checkpoint.folder.name] = score
+        self._folder.mkdir(parents=True, exist_ok=True)
+        scores = {name: asdict(value) for name, value in self._scores.items()}
+        write_json_atomic(self._folder / "scores.json", scores)
+        scored = [item for item in self._all() if item.folder.name in self._scores]
+        protected = {self.best().folder, *(item.folder for item in scored[-self._keep :])}
+        for item in scored:
+            if item.folder not in protected and not (item.folder / _STATE).is_file():
+                shutil.rmtree(item.folder)
+
+    def scores(self) -> list[Score]:
+        """Return the scores so far, in the order of training."""
+        return [self._scores[name] for name in sorted(self._scores)]
+
+    def newest(self) -> Checkpoint | None:
+        """Return the latest checkpoint; None before the first."""
+        return next(reversed(self._all()), None)
+
+    def best_or(self, otherwise: Checkpoint) -> Checkpoint:
+        """Return the best checkpoint, or `otherwise` where none has been scored."""
+        return self.best() if self._scores else otherwise
+
+    def best(self) -> Checkpoint:
+        """Return the checkpoint with the highest score, the earliest among equals.
+
+        Raises:
+            RuntimeError: when none has been scored.
+        """
+        scored = [item for item in self._all() if item.folder.name in self._scores]
+        if not scored:
+            raise RuntimeError(f"{self._folder}: no checkpoint has been scored yet")
+        return max(scored, key=lambda item: self._scores[item.folder.name])
+
+    def _all(self) -> list[Checkpoint]:
+        found = []
+        for file in sorted(self._folder.glob(f"step_*/{_DESCRIPTION}")):
+            values = read_json(file)
+            found.append(Checkpoint(file.parent, values["step"], values["examples_seen"]))
+        return found
+
+
+def verify_checkpoint(folder: Path) -> None:
+    """Check a checkpoint's files against the hashes stored with it; one from elsewhere has none.
+
+    Raises:
+        DamagedCheckpointError: naming the file.
+    """
+    for name, expected in recorded_hashes(folder).items():
+        file = folder / name
+        if not file.is_file() or file_sha256(file) != expected:
+            state = "is not what was written" if file.is_file() else "is missing"
+            raise DamagedCheckpointError(
+                f"{file}: {state} (sha256 {expected[:12]}... recorded); write this checkpoint "
+                "again or use another"
+            )
+
+
+def recorded_hashes(folder: Path) -> dict[str, str]:
+    """Return file name -> SHA-256 as written with a checkpoint; nothing for one from elsewhere."""
+    description = folder / _DESCRIPTION
+    return read_json(description).get("sha256", {}) if description.is_file() else {}

@@ -1,0 +1,89 @@
+"""The optimizer, its learning rate over a schedule, and when to stop.
+
+Takes no more than torch, so that the GPU benchmark can use it alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from src.config.training import TrainConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How long to train and where to save, in optimizer steps."""
+
+    steps: int
+    checkpoint_steps: frozenset[int]
+    total_examples: int
+
+    @classmethod
+    def by_steps(cls, config: TrainConfig, examples: int) -> Schedule:
+        """Save every `evaluate_every` steps and at the end."""
+        steps = config.steps(examples)
+        every = range(config.evaluate_every, steps + 1, config.evaluate_every)
+        return cls(steps, frozenset({*every, steps}), examples * config.epochs)
+
+    @classmethod
+    def by_examples(cls, config: TrainConfig, rungs: Sequence[int]) -> Schedule:
+        """Save after the given numbers of examples, whatever the batch size."""
+        steps = [rung // config.batch_size for rung in rungs]
+        return cls(steps[-1], frozenset(steps), rungs[-1])
+
+
+class EarlyStopping:
+    """Tell when a score has not improved by `min_delta` for `patience` evaluations."""
+
+    def __init__(self, patience: int, min_delta: float) -> None:
+        self._patience, self._min_delta = patience, min_delta
+        self._best = -math.inf
+        self._since_best = 0
+
+    def should_stop(self, *scores: float) -> bool:
+        """Take the next scores, higher being better."""
+        for score in scores:
+            if score > self._best + self._min_delta:
+                self._best, self._since_best = score, 0
+            else:
+                self._since_best += 1
+        return self._since_best >= self._patience
+
+
+def build_optimizer(policy: torch.nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+    """Build fused AdamW; norms, biases and embeddings are not decayed unless `decay_all`."""
+    embeddings = {
+        id(parameter)
+        for module in policy.modules()
+        if isinstance(module, torch.nn.Embedding)
+        for parameter in module.parameters()
+    }
+    decayed: list[Any] = []
+    plain: list[Any] = []
+    for parameter in policy.parameters():
+        is_matrix = parameter.ndim >= 2 and id(parameter) not in embeddings
+        (decayed if is_matrix or config.decay_all else plain).append(parameter)
+    groups = [
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=config.learning_rate,
+        betas=(0.9, config.adam_beta2),
+        fused=True,
+    )
+
+
+def learning_rate_factor(step: int, steps: int, config: TrainConfig) -> float:
+    """Return the share of the peak learning rate that step `step` (from 0) takes."""
+    warmup = max(1, round(config.warmup_share * steps))
+    if step < warmup:
+        return (step + 1) / warmup
+    return max(0.0, (steps - step) / max(1, steps - warmup))

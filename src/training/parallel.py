@@ -1,0 +1,110 @@
+"""The processes that train one policy together, through accelerate; alone is the simple case.
+
+`accelerate launch --num_processes N` gives data parallelism (DDP), with `--use_fsdp
+--fsdp_version 2` sharded weights (FSDP2). Training states are gathered whole on the main process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from datetime import timedelta
+from typing import Any
+
+import torch
+from accelerate import Accelerator, PartialState
+from accelerate.utils import gather_object
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.distributed.tensor import DTensor
+from transformers import PreTrainedModel
+
+from src.run.processes import process_count, process_rank
+
+
+@contextmanager
+def main_process_first() -> Iterator[None]:
+    """Run the block in the main process, then in the others."""
+    if process_count() == 1:
+        yield
+        return
+    # Sampling may take hours, and the others must not give up waiting.
+    with PartialState(timeout=timedelta(days=7)).main_process_first():
+        yield
+
+
+def gathered(items: list[Any]) -> list[Any]:
+    """Return the items of all processes, in the order of their ranks, in every process."""
+    return items if process_count() == 1 else gather_object(items)
+
+
+class ParallelPolicy:
+    """A policy with its optimizer, replicated or sharded over the launched processes."""
+
+    def __init__(self, policy: PreTrainedModel, optimizer: torch.optim.Optimizer) -> None:
+        self.policy = policy
+        self.device = policy.device
+        self.processes, self.rank = process_count(), process_rank()
+        self.model: torch.nn.Module = policy
+        self.optimizer = optimizer
+        if self.processes > 1:
+            # Mixed precision is the trainer's own autocast, so that one process and many agree.
+            self._accelerator = Accelerator(cpu=self.device.type == "cpu", mixed_precision="no")
+            self.model, prepared = self._accelerator.prepare(policy, optimizer)
+            self.optimizer = prepared.optimizer
+
+    def synchronise(self, last: bool) -> AbstractContextManager[Any]:
+        """Return a context for a backward pass: gradients are exchanged in the last one only."""
+        if self.processes == 1 or last:
+            return torch.enable_grad()
+        return self._accelerator.no_sync(self.model)
+
+    def clip_gradients(self, largest: float) -> float:
+        """Scale gradients down to the global L2 norm `largest`; return the norm before."""
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), largest)
+        return (norm.full_tensor() if isinstance(norm, DTensor) else norm).item()
+
+    def summed(self, value: float) -> float:
+        """Add a number up over the processes."""
+        if self.processes == 1:
+            return value
+        total = torch.tensor(value, dtype=torch.float64, device=self.device)
+        torch.distributed.all_reduce(total)
+        return total.item()
+
+    def agree(self, choice: bool) -> bool:
+        """Return the main process's choice everywhere."""
+        return self.summed(float(choice) if self.rank == 0 else 0.0) > 0
+
+    def state(self, *, optimizer: bool) -> dict[str, Any]:
+        """Copy weights, and the optimizer if asked, to host memory.
+
+        Whole on the main process, empty on the others, all of which must call this.
+        """
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        state: dict[str, Any] = {"policy": get_model_state_dict(self.model, options=options)}
+        if optimizer:
+            state["optimizer"] = get_optimizer_state_dict(
+                self.model, self.optimizer, options=options
+            )
+        # On a CPU these are the live tensors, which the next step would change under the writer.
+        return _copied(state) if self.device.type == "cpu" else state
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take weights and optimizer back from `state`."""
+        options = StateDictOptions(full_state_dict=True)
+        set_model_state_dict(self.model, state["policy"], options=options)
+        set_optimizer_state_dict(self.model, self.optimizer, state["optimizer"], options=options)
+
+
+def _copied(state: Any) -> Any:
+    if isinstance(state, torch.Tensor):
+        return state.detach().clone()
+    if isinstance(state, dict):
+        return {key: _copied(value) for key, value in state.items()}
+    return [_copied(item) for item in state] if isinstance(state, list) else state

@@ -1,0 +1,121 @@
+"""Configuration: sources, YAML 1.2, suggestions, and no key that nobody reads."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from src.config.loading import ConfigError, load_config, with_values
+from src.config.schema import Config, GrpoConfig, TrainConfig
+
+ROOT = Path(__file__).resolve().parents[3]
+CONFIGS = sorted((ROOT / "config").rglob("*_config.yaml"))
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: str(file.relative_to(ROOT)))
+def test_every_shipped_config_loads(file):
+    load_config([file])
+
+
+def test_full_scale_defaults_are_the_originals():
+    config = load_config(["config/sft_hyper_config.yaml"])
+    space = config.search.space
+    assert config.search.trials == 20
+    assert (config.train.patience, config.train.min_delta) == (3, 0.001)
+    rate = space["train.learning_rate"]
+    assert (rate.low, rate.high, rate.log) == (5e-6, 1e-4, True)
+    assert space["train.batch_size"].choices == [32, 64, 128, 256]
+    decay = space["train.weight_decay"]
+    assert (decay.low, decay.high) == (0.0, 0.1)
+    assert config.wandb.project == "math-sft-optuna-asha"
+    assert load_config(["config/sft_config.yaml"]).train.evaluate_every == 1000
+    assert load_config(["config/sft_config.yaml"]).wandb.project == "math-sft"
+    assert load_config(["config/grpo_config.yaml"]).wandb.project == "math-grpo"
+
+
+def test_later_sources_win(tmp_path):
+    base, over = tmp_path / "base.yaml", tmp_path / "over.yaml"
+    base.write_text("train: {learning_rate: 2e-5, batch_size: 32}\n")
+    over.write_text("extends: base.yaml\ntrain: {batch_size: 64}\n")
+    config = load_config([over], ["train.batch_size=128"])
+    assert (config.train.learning_rate, config.train.batch_size) == (2e-5, 128)
+    assert load_config([over]).train.batch_size == 64
+
+
+def test_yaml_1_2_scalars():
+    config = load_config([], ["train.learning_rate=2e-5", "run.name=no"])
+    assert (config.train.learning_rate, config.run.name) == (2e-5, "no")
+
+
+def test_all_problems_in_one_message_with_suggestions():
+    with pytest.raises(ConfigError) as caught:
+        load_config([], ["train.micro_batchsize=4", "train.learning_rate=fast", "rnu.name=x"])
+    message = str(caught.value)
+    assert "train.micro_batchsize: unknown key; did you mean 'train.micro_batch_size'?" in message
+    assert "train.learning_rate" in message
+    assert "'fast'" in message
+    assert "rnu" in message
+
+
+@pytest.mark.parametrize(
+    ("override", "names"),
+    [
+        ("grpo.micro_batch_size=7", "grpo.micro_batch_size"),
+        ("data.source=files", "data.train_file"),
+        ("sampling.max_completion_tokens=4096", "engine.max_model_tokens"),
+    ],
+)
+def test_bad_combinations_are_refused(override, names):
+    with pytest.raises(ConfigError, match=re.escape(names)):
+        load_config(["config/sft_hyper_config.yaml"], [override])
+
+
+@pytest.mark.parametrize(
+    ("rungs", "says"), [("[1024, 512]", "must rise and end"), ("[100, 4096]", "unequal data")]
+)
+def test_rungs_that_compare_unequal_data_are_named(rungs, says):
+    config = load_config(["config/sft_hyper_config.yaml"], [f"search.rung_examples={rungs}"])
+    assert any(says in problem for problem in config.search_problems())
+
+
+def test_missing_file_and_loop(tmp_path):
+    with pytest.raises(ConfigError, match="no such configuration file"):
+        load_config([tmp_path / "absent.yaml"])
+    (tmp_path / "a.yaml").write_text("extends: b.yaml\n")
+    (tmp_path / "b.yaml").write_text("extends: a.yaml\n")
+    with pytest.raises(ConfigError, match="extends itself"):
+        load_config([tmp_path / "a.yaml"])
+
+
+def test_derived_numbers():
+    assert TrainConfig(batch_size=64, micro_batch_size=8).accumulation(processes=2) == 4
+    assert TrainConfig(batch_size=64, epochs=2).steps(1000) == 32
+    grpo = GrpoConfig(prompts_per_step=32, group_size=8, micro_batch_size=8)
+    assert grpo.completions_per_step == 256
+    assert [grpo.accumulation(processes) for processes in (1, 2, 4)] == [32, 16, 8]
+
+
+def test_dotted_values_replace_and_are_checked():
+    config = with_values(Config(), {"train.batch_size": 32, "train.weight_decay": 0.05})
+    assert (config.train.batch_size, config.train.weight_decay) == (32, 0.05)
+    with pytest.raises(ConfigError, match=r"train\.batch_size"):
+        with_values(Config(), {"train.batch_size": -1})
+
+
+def _sections(model: type[BaseModel]):
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield name, field.annotation
+
+
+def test_every_field_is_documented_and_read():
+    files = [*(ROOT / "src").rglob("*.py"), *ROOT.glob("step*/*.py"), ROOT / "run_pipeline.py"]
+    code = "\n".join(file.read_text() for file in files)
+    for section, model in _sections(Config):
+        for name, field in model.model_fields.items():
+            assert field.description, f"{section}.{name} has no docstring"
+            read = re.search(rf"\.{name}\b", code) or name == "eval"
+            assert read, f"{section}.{name} is read nowhere"

@@ -1,0 +1,227 @@
+"""Advantages, loss and clip of each recipe through TRL's real trainer, against float64 by hand."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from src.config.loading import load_config
+from src.engine.generator import Rollout
+from src.grpo.problem_stream import ProblemStream, RolloutProblem
+from src.grpo.rollout_source import RolloutSource
+from src.grpo.trainer import PolicyTrainer, _pace, _reward_function, trl_arguments
+from tests.conftest import two_layer_model
+
+GROUP, LIMIT = 4, 60
+RECIPES = ("grpo", "dr_grpo", "dapo", "reinforce_baseline")
+# Two groups: what each member answers to the problem whose answer is 1.
+ANSWERS = (("1", "1", "2", "3"), ("2", "1", "2", "no tags"))
+TEXTS = {
+    "no tags": " I cannot say what it is because I do not know.",
+    "1": " $2-1=1$. </think> <answer> 1 </answer>",
+    "2": " It is two and nothing else at all. </think> <answer> 2 </answer>",
+    "3": " Perhaps seven or some such thing. </think> <answer> 7 </answer>",
+}
+
+
+class FixedPool:
+    """Gives each group its completions, with log-probabilities near the model's own."""
+
+    def __init__(self, model, tokenizer) -> None:
+        self._model, self._tokenizer = model, tokenizer
+        self._asked: list[tuple[int, list[int]]] = []
+
+    def add(self, key: int, prompt_ids: list[int], seed: int) -> None:
+        self._asked.append((key, prompt_ids))
+
+    def ended(self) -> Iterator[tuple[int, Rollout]]:
+        noise = np.random.default_rng(0)
+        while self._asked:
+            key, prompt_ids = self._asked.pop(0)
+            group, member = divmod(key, GROUP)
+            text = TEXTS[ANSWERS[group][member]]
+            ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+            own = sequence_logprobs(self._model, prompt_ids, ids)
+            engine = (own + noise.normal(0, 0.05, len(ids))).tolist()
+            yield key, Rollout(ids, engine, text, finished=member < 3 or group == 0)
+
+
+def sequence_logprobs(model, prompt_ids: list[int], ids: list[int]) -> np.ndarray:
+    """Return the log-probability of each completion token in float64, the sequence alone."""
+    exact = copy.deepcopy(model).double()
+    exact.forward = type(exact).forward.__get__(exact)  # without TRL's output layer
+    with torch.no_grad():
+        logits = exact(torch.tensor([prompt_ids + ids])).logits[0, len(prompt_ids) - 1 : -1]
+    return logits.log_softmax(-1).gather(1, torch.tensor(ids)[:, None])[:, 0].numpy()
+
+
+def build(
+    tokenizer, folder, recipe: str, attention: str = "packed_sdpa", **more: object
+) -> PolicyTrainer:
+    settings = {
+        "grpo.recipe": recipe,
+        "grpo.prompts_per_step": 2,
+        "grpo.group_size": GROUP,
+        "grpo.micro_batch_size": 8,
+        "grpo.steps": 1,
+        "grpo.dynamic_sampling": "false",
+        "train.bf16_autocast": "false",
+        "engine.swap_tolerance": 10,
+        "sampling.max_completion_tokens": LIMIT,
+        **more,
+    }
+    config = load_config(
+        ["config/tiny/grpo_config.yaml"], [f"{key}={value}" for key, value in settings.items()]
+    )
+    model = two_layer_model(tokenizer, tied=True)
+    model.set_attn_implementation(attention)
+    ids = tokenizer("What is $2-1$?", add_special_tokens=False)["input_ids"]
+    longer = tokenizer("What is two minus one, in digits?", add_special_tokens=False)["input_ids"]
+    rows = [RolloutProblem(f"p{i}", "", row, "1", 1) for i, row in enumerate((ids, longer))]
+    trainer = PolicyTrainer(
+        RolloutSource(ProblemStream(rows, seed=0), config),
+        config,
+        model=model,
+        reward_funcs=[_reward_function(name) for name in config.grpo.rewards.weights()],
+        args=trl_arguments(config, folder, use_vllm=False),
+        train_dataset=_pace(config),
+        processing_class=tokenizer,
+    )
+    trainer._pool = lambda: FixedPool(model, tokenizer)
+    trainer.current_gradient_accumulation_steps = trainer.args.gradient_accumulation_steps
+    return trainer
+
+
+def generated(trainer: PolicyTrainer) -> dict[str, torch.Tensor]:
+    trainer.model.train()
+    rows = trainer.settings.grpo.completions_per_step
+    return trainer._generate_and_score_completions([{"prompt": ""} for _ in range(rows)])
+
+
+def totals(trainer: PolicyTrainer) -> np.ndarray:
+    """Return the weighted rewards (groups, members) by hand."""
+    weights = trainer.settings.grpo.rewards
+    rows = []
+    for group in trainer.drawn.groups:
+        rows.append([])
+        for rollout, grade in group.members:
+            late = max(0, len(rollout.ids) - LIMIT * 0.8) / (LIMIT * 0.2)
+            overlong = -late if rollout.finished else -1.0
+            rows[-1].append(float(grade.outcome == "correct") + weights.overlong * overlong)
+    return np.array(rows)
+
+
+def advantages_by_hand(trainer: PolicyTrainer) -> np.ndarray:
+    rewards = totals(trainer)
+    centred = rewards - rewards.mean(1, keepdims=True)
+    if trainer.settings.grpo.scale_rewards:
+        centred = centred / (rewards.std(1, ddof=1, keepdims=True) + 1e-4)
+    return centred.ravel()
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_advantages(recipe, tokenizer, tmp_path):
+    trainer = build(tokenizer, tmp_path, recipe)
+    generated(trainer)
+    assert trainer.advantages == pytest.approx(advantages_by_hand(trainer), abs=1e-6)
+    assert (trainer.settings.grpo.rewards.overlong > 0) == (recipe == "dapo")
+
+
+def loss_by_hand(trainer: PolicyTrainer, old_shift: float) -> float:
+    """Return the recipe's loss: clipped ratio, importance weight, its own way to average."""
+    grpo = trainer.settings.grpo
+    sums, lengths = [], []
+    members = [
+        (group.problem, rollout) for group in trainer.drawn.groups for rollout, _ in group.members
+    ]
+    for (problem, rollout), advantage in zip(members, advantages_by_hand(trainer), strict=True):
+        own = sequence_logprobs(trainer.model, problem.prompt_ids, rollout.ids)
+        old = own + old_shift
+        weight = np.minimum(np.exp(old - np.array(rollout.logprobs)), grpo.importance_cap)
+        ratio = np.exp(own - old)
+        clipped = np.clip(ratio, 1 - grpo.clip_low, 1 + grpo.clip_high)
+        sums.append((-np.minimum(ratio * advantage, clipped * advantage) * weight).sum())
+        lengths.append(len(own))
+    if grpo.loss == "grpo":
+        return float(np.mean(np.array(sums) / lengths))
+    whole = sum(lengths) if grpo.loss == "dapo" else LIMIT * len(lengths)
+    return sum(sums) / whole
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.3, -0.3])
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_loss_and_clip(recipe, shift, tokenizer, tmp_path):
+    trainer = build(tokenizer, tmp_path, recipe)
+    inputs = generated(trainer)
+    if shift:  # as after an update: the ratio leaves the clipping range on one side
+        with torch.no_grad():
+            mask = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], 1)
+            ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], 1)
+            columns = inputs["completion_ids"].shape[1]
+            own, _, _ = trainer._get_per_token_logps_and_entropies(
+                trainer.model, ids, mask, columns
+            )
+        inputs["old_per_token_logps"] = own + shift
+    loss = trainer._compute_loss(trainer.model, inputs)
+    assert loss.item() == pytest.approx(loss_by_hand(trainer, shift), rel=2e-4, abs=1e-7)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_how_a_step_is_cut_does_not_change_its_gradient(recipe, tokenizer, tmp_path):
+    gradients = []
+    for size in (8, 2):
+        trainer = build(tokenizer, tmp_path, recipe, **{"grpo.micro_batch_size": size})
+        trainer.model.train()
+        for _ in range(8 // size):
+            rows = [{"prompt": ""} for _ in range(8)]
+            trainer._compute_loss(trainer.model, trainer._prepare_inputs(rows)).backward()
+            trainer._step += 1
+        gradients.append(torch.cat([p.grad.flatten() for p in trainer.model.parameters()]))
+    scale = gradients[0].abs().max()
+    assert (gradients[0] - gradients[1]).abs().max() < 2e-6 * scale
+
+
+def test_truncated_completions_are_masked_and_no_others(tokenizer, tmp_path):
+    trainer = build(tokenizer, tmp_path, "grpo", **{"grpo.mask_truncated": "true"})
+    inputs = generated(trainer)
+    counted = (inputs["completion_mask"] * inputs["tool_mask"]).sum(1).tolist()
+    expected = [
+        len(rollout.ids) * rollout.finished
+        for group in trainer.drawn.groups
+        for rollout, _ in group.members
+    ]
+    assert counted == expected
+    assert expected.count(0) == 1
+
+
+@pytest.mark.parametrize("attention", ["packed_sdpa", "sdpa"])
+def test_a_packed_row_scores_as_each_sequence_alone(attention, tokenizer, tmp_path):
+    """With `packed_sdpa` the members of a group share one copy of their prompt."""
+    trainer = build(tokenizer, tmp_path, "grpo", attention)
+    inputs = generated(trainer)
+    ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], 1)
+    mask = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], 1)
+    columns = inputs["completion_ids"].shape[1]
+    with torch.no_grad():
+        packed, _, _ = trainer._get_per_token_logps_and_entropies(trainer.model, ids, mask, columns)
+    members = [(g.problem, r) for g in trainer.drawn.groups for r, _ in g.members]
+    for row, (problem, rollout) in zip(packed, members, strict=True):
+        alone = sequence_logprobs(trainer.model, problem.prompt_ids, rollout.ids)
+        assert row[: len(alone)].numpy() == pytest.approx(alone, abs=1e-5)
+
+
+def test_one_step_raises_rewarded_completions_and_lowers_the_others(tokenizer, tmp_path):
+    trainer = build(tokenizer, tmp_path, "grpo", **{"grpo.learning_rate": 1e-3, "run.seed": 3})
+    trainer.train()
+    start = two_layer_model(tokenizer, tied=True)  # the policy as it began
+    group = trainer.drawn.groups[0]
+    for rollout, grade in group.members:
+        before, after = (
+            sequence_logprobs(model, group.problem.prompt_ids, rollout.ids).sum()
+            for model in (start, trainer.model)
+        )
+        assert (after > before) == (grade.outcome == "correct"), (rollout.text, after - before)

@@ -1,0 +1,209 @@
+"""Rewards, problem order, importance weights, collapse: each against a computation by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from src.config.grpo import CollapseConfig, GrpoConfig
+from src.config.loading import ConfigError, load_config
+from src.grpo.collapse import CollapseWatch
+from src.grpo.importance import Agreement, importance_weights
+from src.grpo.problem_stream import ProblemStream, RolloutProblem, informative
+from src.grpo.rewards import reward_values
+from src.stages.plan import grpo_memory_gib
+from tests.conftest import ROOT
+from utils.grading.outcome import Grade
+
+
+def graded(outcome: str) -> Grade:
+    return Grade(outcome, None, "", "text")
+
+
+def rewards(outcome: str, tokens: int, finished: bool):
+    settings = load_config(["config/tiny/grpo_config.yaml"], ["sampling.max_completion_tokens=100"])
+    return reward_values(graded(outcome), tokens, finished, settings)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "finished", "penalty"),
+    [(10, True, 0.0), (80, True, 0.0), (90, True, -0.5), (100, True, -1.0), (100, False, -1.0)],
+)
+def test_overlong_penalty(tokens, finished, penalty):
+    """DAPO, equation 13, with a limit of 100 tokens and a cache of 20."""
+    assert rewards("correct", tokens, finished)["overlong"] == pytest.approx(penalty)
+
+
+def test_rewards_of_each_outcome():
+    assert rewards("correct", 50, True) == {
+        "accuracy": 1.0, "format": 1.0, "overlong": 0.0, "brevity": -0.5,
+    }  # fmt: skip
+    assert rewards("format_failure", 50, True)["format"] == 0.0
+    assert rewards("wrong_answer", 50, True)["accuracy"] == 0.0
+    assert set(rewards("unscorable", 50, True).values()) == {None}
+
+
+def problems(count: int) -> list[RolloutProblem]:
+    return [RolloutProblem(f"p{i}", "", [i], "1", level=1 + i % 5) for i in range(count)]
+
+
+def test_each_pass_of_the_stream_is_a_fresh_permutation():
+    stream = ProblemStream(problems(20), seed=3)
+    passes = [[stream.at(20 * n + i).unique_id for i in range(20)] for n in range(3)]
+    assert all(sorted(names) == sorted(passes[0]) for names in passes)
+    assert passes[0] != passes[1] != passes[2]
+    again = ProblemStream(problems(20), seed=3)
+    assert [again.at(i).unique_id for i in range(20, 40)] == passes[1]
+    assert [ProblemStream(problems(20), seed=4).at(i).unique_id for i in range(20)] != passes[0]
+
+
+def test_curricula():
+    by_level = ProblemStream(problems(20), 3, "level")
+    levels = [by_level.at(i).level for i in range(20)]
+    assert levels == sorted(levels)
+    rates = {f"p{i}": i / 19 for i in range(20)}
+    by_rate = ProblemStream(problems(20), 3, "pass_rate", rates)
+    assert [by_rate.at(i).unique_id for i in range(20)] == [f"p{i}" for i in range(19, -1, -1)]
+
+
+def test_the_filter_leaves_out_what_is_always_or_never_solved():
+    rates = {"p0": 0.0, "p1": 0.125, "p2": 1.0, "p3": 0.875}
+    rows = problems(4)
+    kept = informative(rows, rates, GrpoConfig(problem_filter="pass_rate"))
+    assert [row.unique_id for row in kept] == ["p1", "p3"]
+    assert informative(rows, {}, GrpoConfig()) == rows
+
+
+@pytest.mark.parametrize("mode", ["off", "token_truncate", "token_mask", "sequence_truncate",
+                                  "sequence_mask"])  # fmt: skip
+def test_importance_weights_against_float64(mode):
+    generator = torch.Generator().manual_seed(0)
+    policy = -torch.rand(3, 7, generator=generator)
+    engine = policy + 0.6 * torch.randn(3, 7, generator=generator)
+    mask = (torch.rand(3, 7, generator=generator) > 0.3).long()
+    weights, agreement = importance_weights(policy, engine, mask, mode, cap=1.5)
+    p, e, m = (tensor.double().numpy() for tensor in (policy, engine, mask))
+    total = corrected = 0.0
+    for row in range(3):
+        product = math.exp(sum((p[row] - e[row]) * m[row]))
+        for column in range(7):
+            if not m[row, column]:
+                continue
+            own = math.exp(p[row, column] - e[row, column])
+            ratio = product if mode.startswith("sequence") else own
+            wanted = 1.0 if mode == "off" else ratio
+            if mode != "off" and ratio > 1.5:
+                wanted, corrected = (1.5 if mode.endswith("truncate") else 0.0), corrected + 1
+            assert weights[row, column].item() == pytest.approx(wanted, rel=1e-5)
+            total += own
+    assert agreement.tokens == m.sum()
+    assert agreement.ratio == pytest.approx(total, rel=1e-5)
+    assert agreement.gap == pytest.approx(np.abs((p - e) * m).sum(), rel=1e-5)
+    assert agreement.corrected == corrected
+
+
+def test_agreement_of_several_processes_is_a_mean_over_tokens():
+    both = Agreement(10, 11.0, 0.2, 1, 3.0) + Agreement(30, 29.0, 0.6, 0, 5.0)
+    assert both.metrics() == {
+        "grpo/importance_ratio": 1.0,
+        "grpo/logprob_gap": pytest.approx(0.02),
+        "grpo/importance_corrected_rate": 0.025,
+        "grpo/entropy": 0.2,
+    }
+
+
+def watched(steps):
+    watch = CollapseWatch(CollapseConfig(patience=3))
+    return [
+        watch.see({"grpo/completion_tokens": n, "grpo/entropy": h, "train/grad_norm": g})
+        for n, h, g in steps
+    ]
+
+
+@pytest.mark.parametrize(
+    ("sick", "names"),
+    [
+        ((5, 0.3, 1.0), "shrank"),
+        ((100, 1e-5, 1.0), "entropy"),
+        ((100, 0.3, 1e4), "gradient norm"),
+        ((100, 0.3, math.nan), "gradient norm"),
+    ],
+)
+def test_collapse_is_named_after_patience_steps_in_a_row(sick, names):
+    healthy = (100, 0.3, 1.0)
+    said = watched([healthy] * 6 + [sick] * 2 + [healthy] + [sick] * 3)
+    assert said[:-1] == [None] * 11
+    assert names in said[-1]
+
+
+def test_a_healthy_run_is_left_alone():
+    assert not any(watched([(100 - i, 0.3 - i * 0.002, 1 + i % 3) for i in range(60)]))
+
+
+def test_recipes_fill_in_what_the_configuration_leaves_open():
+    def settings(*overrides):
+        return load_config(["config/grpo_config.yaml"], overrides).grpo
+
+    assert settings().recipe == "dapo"
+    assert settings().dynamic_sampling
+    assert settings().clip_high == 0.28
+    dr = settings("grpo.recipe=dr_grpo")
+    assert (dr.loss, dr.scale_rewards, dr.dynamic_sampling) == ("dr_grpo", False, False)
+    assert settings("grpo.recipe=dr_grpo", "grpo.scale_rewards=true").scale_rewards
+    assert settings("grpo.recipe=reinforce_baseline").clip_high > 1e3
+    with pytest.raises(ConfigError, match=r"grpo\.recipe"):
+        settings("grpo.recipe=ppo")
+
+
+@pytest.mark.parametrize(
+    ("values", "processes", "says"),
+    [
+        ({"micro_batch_size": 7}, 1, "choose a divisor"),
+        ({"prompts_per_step": 3, "micro_batch_size": 4}, 2, "shared evenly"),
+        ({"iterations": 2, "save_every": 25}, 1, "multiples of grpo.iterations"),
+        ({"recipe": "reinforce_baseline", "iterations": 5}, 1, "one update a batch"),
+    ],
+)
+def test_bad_combinations(values, processes, says):
+    assert any(says in problem for problem in GrpoConfig(**values).problems(processes))
+
+
+def test_memory_estimate():
+    """1.54 B parameters: 16 bytes each whole, or shared out over 4 devices."""
+    settings = load_config(["config/grpo_config.yaml"])
+    gib = 1_543_714_304 / 2**30
+    trainer = {s: grpo_memory_gib(settings, 4, s)["trainer"] for s in ("ddp", "zero2", "fsdp2")}
+    assert trainer == pytest.approx({"ddp": 16 * gib, "zero2": 7 * gib, "fsdp2": 4 * gib})
+    parts = grpo_memory_gib(settings, 4, "ddp")
+    assert parts["engine"] == pytest.approx(2 * gib)
+    assert parts["KV cache"] == pytest.approx(64 * 2048 * 28 * 256 * 4 / 2**30)
+    server = load_config(["config/grpo_config.yaml"], ["grpo.mode=server"])
+    assert set(grpo_memory_gib(server, 4, "ddp")) == {"trainer", "activations"}
+
+
+SIZES = {
+    "1.5B": [],
+    "7B": [
+        *("model.parameters=7615616512", "model.hidden_size=3584", "model.layers=28"),
+        "model.key_width=512",
+    ],
+}
+
+
+def test_the_sizing_table_is_what_the_formula_gives():
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in (ROOT / "README.md").read_text().splitlines()
+        if line.startswith(("| 1.5B", "| 7B"))
+    ]
+    assert len(rows) == 6
+    for model, gpus, size, strategy, engine, micro, gib in rows:
+        mode = engine.split()[0]
+        overrides = [*SIZES[model], f"grpo.micro_batch_size={micro}", f"grpo.mode={mode}"]
+        settings = load_config(["config/grpo_config.yaml"], overrides)
+        parts = grpo_memory_gib(settings, int(gpus.split()[0]), strategy)
+        assert f"{sum(parts.values()):.1f}" == gib
+        assert sum(parts.values()) < 0.9 * int(size.split()[0]) * 1e9 / 2**30
