@@ -21,7 +21,13 @@ from src.config.schema import Config
 from src.engine.swap_verifier import StaleWeightsError, SwapVerifier
 from src.evaluation.evaluation import EvalTask, evaluate
 from src.evaluation.figures import EvalReport
-from src.run.processes import is_main_process, prepare_worker_process, worker_environment
+from src.run.devices import is_cpu
+from src.run.processes import (
+    evaluation_device,
+    is_main_process,
+    prepare_worker_process,
+    worker_environment,
+)
 from src.training.checkpoints import Checkpoint, verify_checkpoint
 from utils.drgrpo_grader import set_children
 
@@ -39,6 +45,13 @@ class EvalRequest:
     number: int
     checkpoint: Checkpoint
     splits: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStarted:
+    """The worker's first message: its engine is ready, or why it could not start."""
+
+    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,23 +85,28 @@ class EvalWorker:
     """
 
     def __init__(self, config: Config, model: str, tasks: Mapping[str, EvalTask]) -> None:
-        self._config = config
+        devices = config.devices.model_copy(update={"eval": evaluation_device(config)})
+        self._config = config.model_copy(update={"devices": devices})
         self._model = model
         self._tasks = dict(tasks)
         self._idle = not is_main_process()
         # On one device the trainer would only slow the engine down, and the other way round.
-        self.in_turn = config.devices.train == config.devices.eval
+        self.in_turn = devices.train == devices.eval
         """Whether trainer and engine share a device and so take turns."""
         self._pending: list[EvalRequest] = []
         self._restarted_for: set[int] = set()
         self._next_number = 0
         self._arrived: EvalResult | None = None
+        self._ready = False
         self._process: BaseProcess | None = None
         self._connection: Connection | None = None
 
     def __enter__(self) -> EvalWorker:
         if not self._idle:
             self._start(self._model)
+            if self.in_turn and not is_cpu(self._config.devices.eval):
+                # The engine measures what the card has free, so the trainer fills it afterwards.
+                self._wait_for_engine()
         return self
 
     def __exit__(
@@ -162,17 +180,40 @@ class EvalWorker:
                     f"scored:\n{result.error}"
                 )
 
+    def _wait_for_engine(self) -> None:
+        while not self._ready:
+            if self._receive_message() is None:
+                raise EvaluationError("the evaluation worker died before its engine was ready")
+
     def _receive(self) -> EvalResult | None:
         """Wait for an answer; None when the process is gone."""
+        message = self._receive_message()
+        while isinstance(message, EngineStarted):
+            message = self._receive_message()
+        return message
+
+    def _receive_message(self) -> EvalResult | EngineStarted | None:
+        """Wait for a message; None when the process is gone.
+
+        Raises:
+            EvaluationError: when the engine could not start; a second one would not either.
+        """
         assert self._connection is not None
         assert self._process is not None
         try:
             while not self._connection.poll(1.0):
                 if not self._process.is_alive():
                     return None
-            return self._connection.recv()
+            message = self._connection.recv()
         except (EOFError, ConnectionResetError):
             return None
+        if isinstance(message, EngineStarted):
+            if message.error is not None:
+                raise EvaluationError(
+                    f"the evaluation engine could not start on {self._model}:\n{message.error}"
+                )
+            self._ready = True
+        return message
 
     def _restart(self, reason: str, model: str) -> None:
         """Start again on `model` with what is not yet answered; once for each request."""
@@ -194,11 +235,13 @@ class EvalWorker:
         assert self._connection is not None
         assert self._process is not None
         while self._arrived is None and self._connection.poll():
-            result = self._receive()
-            if result is None:
+            message = self._receive_message()
+            if message is None:
                 break  # the process is gone
-            if result.request.number == self._pending[0].number:
-                self._arrived = result
+            if isinstance(message, EvalResult) and (
+                message.request.number == self._pending[0].number
+            ):
+                self._arrived = message
         return self._arrived is not None or not self._process.is_alive()
 
     def _send(self, message: EvalRequest | EvalTask) -> None:
@@ -231,6 +274,7 @@ class EvalWorker:
                 self._process.kill()
                 self._process.join()
         self._connection = self._process = self._arrived = None
+        self._ready = False
 
 
 def _serve(
@@ -241,13 +285,19 @@ def _serve(
     prepare_worker_process()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     try:
-        # Imported here: the client's process never needs vLLM.
-        from src.engine.vllm_engine import VllmEngine  # noqa: PLC0415
-
         started, known = time.perf_counter(), dict(tasks)
         set_children(config.grader.children)
-        verifier = SwapVerifier(VllmEngine(model, config), config.engine.swap_tolerance, model)
+        try:
+            # Imported here: the client's process never needs vLLM.
+            from src.engine.vllm_engine import VllmEngine  # noqa: PLC0415
+
+            engine = VllmEngine(model, config)
+        except Exception:  # noqa: BLE001 - the worker's boundary
+            connection.send(EngineStarted(traceback.format_exc()))
+            return
+        connection.send(EngineStarted())
         LOGGER.info("evaluation engine ready in %.1f s", time.perf_counter() - started)
+        verifier = SwapVerifier(engine, config.engine.swap_tolerance, model)
         while True:
             message = connection.recv()
             if isinstance(message, EvalTask):

@@ -24,7 +24,7 @@ from src.run.metrics import MetricLog
 from src.run.progress import Progress
 from src.training.batching import Example, micro_batches, pack, shuffled_steps
 from src.training.checkpoints import Checkpoint, CheckpointStore
-from src.training.losses import summed_entropy, summed_nll, target_logits
+from src.training.losses import add_chunked_loss, summed_nll, target_scores
 from src.training.optimization import Schedule, build_optimizer, learning_rate_factor
 from src.training.parallel import ParallelPolicy
 from src.training.policy import save_policy
@@ -54,6 +54,7 @@ class SftTrainer:
         overlap: train on while a checkpoint is written, and yield it when it is.
         resumable: store what `--resume` continues from with each checkpoint.
         held_out: examples whose token entropy is logged with each checkpoint.
+        device: to train on, where the policy is not there yet.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class SftTrainer:
         overlap: bool = False,
         resumable: bool = True,
         held_out: Sequence[Example] = (),
+        device: torch.device | None = None,
     ) -> None:
         self._tokenizer = tokenizer
         self._config = config
@@ -85,9 +87,10 @@ class SftTrainer:
             # Layer by layer: one graph of all layers and sequences takes minutes to compile.
             for layer in policy.get_decoder().layers:
                 layer.compile(dynamic=True)
+        add_chunked_loss(policy)
         self._attention = policy.config._attn_implementation
-        self._parallel = ParallelPolicy(policy, build_optimizer(policy, config))
-        self._device = policy.device
+        self._device = device or policy.device
+        self._parallel = ParallelPolicy(policy, build_optimizer(policy, config), self._device)
         self._peak = peak_flops(self._device)
         self._writing: list[tuple[Checkpoint, Future[None]]] = []
         self.busy_s = 0.0
@@ -138,8 +141,9 @@ class SftTrainer:
         model.eval()
         for group in micro_batches(examples, self._config.micro_batch_size)[0]:
             with self._autocast():
-                logits = target_logits(model, self._attention, pack(group, self._device))
-            total += summed_entropy(logits).item()
+                packed = pack(group, self._device)
+                scores = target_scores(model, self._attention, packed, entropy=True)
+            total += float(scores.entropy)
         model.train()
         return total / sum(example.target_tokens for example in examples)
 
@@ -153,7 +157,8 @@ class SftTrainer:
         target_tokens = sum(example.target_tokens for example in batch)
         shares = micro_batches(batch, self._config.micro_batch_size, parallel.processes)
         mine = shares[parallel.rank]
-        total, computed = 0.0, 0
+        summed = torch.zeros((), dtype=torch.float64, device=self._device)
+        computed = 0
         for place, group in enumerate(mine, 1):
             # A process without a sequence of its own runs one for nothing: others wait for it.
             packed = pack(group or batch[:1], self._device)
@@ -163,9 +168,9 @@ class SftTrainer:
                 loss = nll * (bool(group) / target_tokens)
                 # Gradients are averaged over processes; the sum is wanted.
                 (loss * parallel.processes).backward()
-            total += loss.item()
+            summed += loss.detach()  # read once a step: reading waits for the device
             computed += packed.ids.numel()
-        total = parallel.summed(total)
+        total = parallel.summed(summed.item())
         norm = parallel.clip_gradients(self._config.max_grad_norm)
         self._check_finite(total, norm, step, batch)
         parallel.optimizer.step()
@@ -208,6 +213,7 @@ class SftTrainer:
             "system/flops_per_s": result.flops / result.seconds,
             "train/padding_rate": 1 - result.tokens / result.computed_tokens,
             "system/memory_gib": memory_gib(self._device),
+            "system/step_s": result.seconds,
             "train/examples_seen": seen,
         }
         if self._peak is not None:

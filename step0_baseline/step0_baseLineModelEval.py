@@ -19,14 +19,14 @@ DEFAULT_CONFIG = "config/baseline_config.yaml"
 def main(config: Config, run: Run) -> None:
     """Evaluate the base model on the test problems."""
     from src.data.problems import load_problems
-    from src.stages.scoring import score_on_test, test_tasks
+    from src.stages.scoring import score_model, test_tasks
     from src.training.policy import resolve_model
 
     problems = load_problems(config)
     tasks = test_tasks(run, problems)
     model = resolve_model(config.model.path)
     run.begin(data=problems.provenance(), model=model)
-    run.finish(**score_on_test(run, model, tasks))
+    run.finish(**score_model(run, model, tasks))
 
 
 if __name__ == "__main__":

@@ -32,11 +32,12 @@ def main(config: Config, run: Run) -> None:
     from src.search.trials import TRIAL_FAILURES, TrialRunner, keep_best
     from src.sft.examples import build_examples, log_left_out
     from src.sft.rows import training_rows
-    from src.training.policy import choose_attention, load_policy, load_tokenizer, resolve_model
+    from src.training.policy import check_architecture, load_policy, load_tokenizer, resolve_model
 
     problems = load_problems(config)
     prompt = load_prompt(config.data.prompt)
     model = resolve_model(config.model.path)
+    check_architecture(model, config)
     tokenizer = load_tokenizer(model, config)
     taught = training_rows(config, problems, prompt)
     run.begin(data=taught.provenance(problems), model=model)
@@ -47,7 +48,7 @@ def main(config: Config, run: Run) -> None:
             rows = drawn_rows(run, problems, prompt, worker)
         built = build_examples(rows, tokenizer, config.train.max_tokens, config.sft.keep)
         examples = log_left_out(built).examples
-        policy = load_policy(model, config, choose_attention(config))
+        policy = load_policy(model, config, config.train.attention)
         runner = TrialRunner(run, policy, tokenizer, examples, worker)
         queue.work(runner, after_trial=lambda: keep_best(queue, config.search.rescore_top))
         with closing_turn(run) as mine:

@@ -29,11 +29,12 @@ def main(config: Config, run: Run) -> None:
     from src.sft.fine_tuning import FineTuning, fine_tuning_tasks
     from src.sft.rows import training_rows
     from src.stages.scoring import score_on_test, test_task
-    from src.training.policy import load_tokenizer, resolve_model
+    from src.training.policy import check_architecture, load_tokenizer, resolve_model
 
     problems = load_problems(config)
     prompt = load_prompt(config.data.prompt)
     model = resolve_model(config.model.path)
+    check_architecture(model, config)
     tokenizer = load_tokenizer(model, config)
     taught = training_rows(config, problems, prompt)
     run.begin(data=taught.provenance(problems), model=model)
@@ -44,9 +45,10 @@ def main(config: Config, run: Run) -> None:
             store = tuning.by_expert_iteration(problems, prompt)
         else:
             store = tuning.on_rows(taught.rows)
+        if is_main_process():
+            best = store.best()
+            outcome = score_on_test(run, best, [test_task(run, problems, prompt)], worker)
     if is_main_process():
-        best = store.best()
-        outcome = score_on_test(run, str(best.folder), [test_task(run, problems, prompt)])
         run.finish(
             best_step=best.step,
             chosen_on="validation",

@@ -30,11 +30,12 @@ def main(config: Config, run: Run) -> None:
     from src.run.provenance import MANIFEST
     from src.stages.scoring import starting_model, test_task, validation_task, write_test_outcome
     from src.training.checkpoints import CheckpointStore
-    from src.training.policy import load_tokenizer
+    from src.training.policy import check_architecture, load_tokenizer
 
     problems = load_problems(config)
     prompt = load_prompt(config.data.prompt)
     model = starting_model(config)
+    check_architecture(model, config)
     tokenizer = load_tokenizer(model, config)
     usable = usable_problems(problems.train, prompt, tokenizer, config)
     run.begin(data=problems.provenance(), model=model)
@@ -46,8 +47,8 @@ def main(config: Config, run: Run) -> None:
     with open_metric_log(run) as metrics:
         callback = StageCallback(trainer, metrics, store, task)
         train(trainer, callback, resume=run.resume)
-    if is_main_process():
-        report = score_best(trainer, store, test, config.engine.swap_tolerance)
+    report = score_best(trainer, store, test, config.engine.swap_tolerance)
+    if report is not None and is_main_process():
         outcome = write_test_outcome(run, [test], {test.name: report})
         run.finish(
             best_step=store.best().step,

@@ -24,6 +24,15 @@ from src.config.training import (
 )
 
 
+class Rehearsal(Section):
+    factor: Positive
+    """Rows and batches are these many times smaller than in the real run."""
+    patience: Positive
+    """`train.patience` of the real run; scores that mean nothing do not end a rehearsal."""
+    spare_rows: int = Field(default=0, ge=0)
+    """Training problems beyond the schedule's, for those that the small context leaves out."""
+
+
 class RunConfig(Section):
     profile: str = "full"
     """Name of the profile, shown in every report."""
@@ -33,6 +42,8 @@ class RunConfig(Section):
     """Folder for all runs, relative to the repository root."""
     seed: int = 17
     """Seed of data order, sampling, search and initialisation."""
+    rehearsal: Rehearsal | None = None
+    """What a rehearsal (`run_pipeline.py --rehearse`) changed; None for a run that counts."""
 
 
 class ModelConfig(Section):
@@ -44,8 +55,16 @@ class ModelConfig(Section):
     """Hidden width for memory estimates when `path` is a hub id."""
     layers: Positive = 28
     """Number of layers for memory estimates when `path` is a hub id."""
+    intermediate_size: Positive = 8960
+    """Width inside an MLP, for memory estimates when `path` is a hub id."""
+    query_width: Positive = 1536
+    """Width of the queries of all heads, for memory estimates when `path` is a hub id."""
     key_width: Positive = 256
     """Width of the keys of all key-value heads, for estimates when `path` is a hub id."""
+    vocabulary: Positive = 151_936
+    """Entries of the output layer, for memory estimates when `path` is a hub id."""
+    tied_embeddings: bool = True
+    """Whether the output layer is the embedding, for memory estimates when `path` is a hub id."""
     weight_dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the trained weights; bfloat16 halves them and rounds small updates away."""
     trust_remote_code: bool = False
@@ -91,8 +110,8 @@ class DataConfig(Section):
 class DeviceConfig(Section):
     train: str = "cuda:0"
     """Device of the trainer: `cuda:N`, `cpu` (all cores) or `cpu:0-3` (these cores alone)."""
-    eval: str = "cuda:1"
-    """Device of the evaluation worker; the trainer's, where the machine has only one."""
+    eval: str = "auto"
+    """Device of the evaluation worker; `auto`: a GPU that nothing trains on, else the trainer's."""
     threads: Positive | None = None
     """CPU threads a process; None for all cores it may use."""
 

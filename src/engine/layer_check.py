@@ -7,7 +7,7 @@ comes out is a column of the weights as the engine really uses them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol
@@ -48,6 +48,34 @@ class LiveTensors:
     def rows(self, name: str, count: int) -> torch.Tensor:
         """Return the first rows of a tensor."""
         return self._named[name].detach()[:count]
+
+
+class RecordedTensors:
+    """What is compared of tensors that pass by once, as those gathered from shards do."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, torch.Tensor] = {}
+        self._shapes: dict[str, torch.Size] = {}
+
+    def recording(
+        self, named: Iterable[tuple[str, torch.Tensor]]
+    ) -> Iterator[tuple[str, torch.Tensor]]:
+        """Pass tensors on, copied, since their source may be freed before they are read."""
+        for name, tensor in named:
+            self._rows[name] = tensor.detach()[:_ROWS].clone()
+            self._shapes[name] = tensor.shape
+            yield name, tensor.detach().clone()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._rows
+
+    def shape(self, name: str) -> Sequence[int]:
+        """Return a tensor's shape."""
+        return self._shapes[name]
+
+    def rows(self, name: str, count: int) -> torch.Tensor:
+        """Return the first rows of a tensor."""
+        return self._rows[name][:count]
 
 
 class CheckpointTensors:
@@ -124,7 +152,8 @@ def _columns_agree(
     """Compare columns and bias of a linear layer, part by part where several were fused into it."""
     width = tensors.shape(sources[0])[1]
     places = torch.linspace(0, width - 1, min(_COLUMNS, width)).round().long()
-    one_hot = torch.eye(width, dtype=like.dtype, device=like.device)[places.to(like.device)]
+    one_hot = torch.zeros(len(places), width, dtype=like.dtype, device=like.device)
+    one_hot[range(len(places)), places.to(like.device)] = 1
     columns = module.quant_method.apply(module, one_hot, bias=None)  # (columns, outputs)
     held_bias = getattr(module, "bias", None)
     start = 0

@@ -40,12 +40,22 @@ class CompletionServer(Protocol):
 
 
 class ServerEngine:
-    """The server behind the interface that evaluation and swap verification ask for."""
+    """The server behind the interface that evaluation and swap verification ask for.
+
+    Args:
+        context: longest prompt plus completion that the server takes, in tokens.
+        device: that weights are sent from.
+    """
 
     def __init__(
-        self, server: CompletionServer, tokenizer: PreTrainedTokenizerBase, device: torch.device
+        self,
+        server: CompletionServer,
+        tokenizer: PreTrainedTokenizerBase,
+        context: int,
+        device: torch.device,
     ) -> None:
-        self._server, self._tokenizer, self._device = server, tokenizer, device
+        self._server, self._tokenizer = server, tokenizer
+        self._context, self._device = context, device
 
     def swap(self, checkpoint: Path) -> None:
         """Send a checkpoint's weights to the server."""
@@ -79,7 +89,7 @@ class ServerEngine:
         self, prompts: Sequence[str], sampling: SamplingConfig, seeds: Sequence[int]
     ) -> Iterator[tuple[int, Completion]]:
         """Complete each prompt once, with its own seed; yield (index, completion) as they end."""
-        pool = ServerRolloutPool(self._server, self._tokenizer, sampling, min_tokens=0)
+        pool = ServerRolloutPool(self._server, self._tokenizer, sampling, self._context)
         for index, ids in enumerate(self.token_ids(prompts)):
             pool.add(index, ids, seeds[index])
         for index, rollout in pool.ended():
@@ -89,7 +99,11 @@ class ServerEngine:
 class ServerRolloutPool:
     """Rollouts that a server samples together, each a request of its own with its own seed.
 
+    A prompt that fills the context has no room for a completion: it gets an empty one that was cut,
+    where the server would refuse it.
+
     Args:
+        context: longest prompt plus completion, in tokens.
         min_tokens: of a rollout, before the end of text may be sampled.
     """
 
@@ -98,10 +112,11 @@ class ServerRolloutPool:
         server: CompletionServer,
         tokenizer: PreTrainedTokenizerBase,
         sampling: SamplingConfig,
-        min_tokens: int,
+        context: int,
+        min_tokens: int = 0,
     ) -> None:
         self._server, self._tokenizer = server, tokenizer
-        self._sampling, self._min_tokens = sampling, min_tokens
+        self._sampling, self._context, self._min_tokens = sampling, context, min_tokens
         self._sender = ThreadPoolExecutor(_REQUESTS_AT_ONCE, "rollout")
         self._running: dict[Future[Rollout], int] = {}
 
@@ -118,20 +133,26 @@ class ServerRolloutPool:
 
     def _complete(self, prompt_ids: list[int], seed: int) -> Rollout:
         sampling = self._sampling
-        more: dict[str, Any] = {"seed": seed, "min_tokens": self._min_tokens}
+        room = min(sampling.max_completion_tokens, self._context - len(prompt_ids))
+        if room <= 0:
+            return Rollout([], [], "", finished=False)
+        more: dict[str, Any] = {"seed": seed, "min_tokens": min(self._min_tokens, room)}
         if sampling.stop:
             more |= {"stop": [sampling.stop], "include_stop_str_in_output": True}
         answer = self._server.generate(
             [prompt_ids],
             temperature=sampling.temperature,
             top_p=sampling.top_p,
-            max_tokens=sampling.max_completion_tokens,
+            max_tokens=room,
             logprobs=0,
             generation_kwargs=more,
         )
         ids = list(answer["completion_ids"][0])
         logprobs = [position[0] for position in answer["logprobs"][0]]
         text = self._tokenizer.decode(ids, skip_special_tokens=True)
-        stopped = bool(sampling.stop) and text.endswith(sampling.stop)
+        # The server keeps the whole last token, which may reach beyond the stop text ("></").
+        place = text.find(sampling.stop) if sampling.stop else -1
+        stopped = place >= 0
+        text = text[: place + len(sampling.stop)] if stopped else text
         ended = bool(ids) and ids[-1] == self._tokenizer.eos_token_id
         return Rollout(ids, logprobs, text, stopped or ended)

@@ -7,7 +7,7 @@ one process an engine: vLLM does not give memory back).
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from vllm.sampling_params import RequestOutputKind
 
 from src.config.schema import Config, SamplingConfig
 from src.engine.generator import Completion, Rollout
-from src.engine.layer_check import LiveTensors, differing_layers, layers_unlike
+from src.engine.layer_check import Tensors, differing_layers, layers_unlike
 from src.run.devices import device_index
 
 LOGGER = logging.getLogger(__name__)
@@ -181,20 +181,24 @@ def swap_weights(llm: LLM, weights: Path | Iterable[tuple[str, torch.Tensor]]) -
     vLLM's own `load_weights` fails on layers its CPU backend has packed; `reload_weights` unpacks
     and packs them again, all but a tied output layer, whose packed copy would silently stay.
     """
-    runner = _model_runner(llm)
+    worker = llm.llm_engine.model_executor.driver_worker
+    runner = worker.model_runner
     model = runner.get_model()
     named = _read_tensors(weights) if isinstance(weights, Path) else weights
-    runner.reload_weights(weights_iterator=_cast(named, runner.model_config.dtype))
+    worker.reload_weights(weights_iterator=_cast(named, runner.model_config.dtype))
     # Always: vLLM unties a model whose files hold both tensors in its configuration, and ties their
     # equal weights again, so the configuration does not tell.
     if runner.device.type == "cpu":
         dispatch_cpu_unquantized_gemm(model.lm_head, remove_weight=False)
-    llm.reset_prefix_cache()
+    if not llm.reset_prefix_cache():
+        raise RuntimeError(
+            "the engine kept keys and values of the weights before the swap: requests still run"
+        )
 
 
-def stale_layers(llm: LLM, named: Mapping[str, torch.Tensor]) -> list[str]:
+def stale_layers(llm: LLM, tensors: Tensors) -> list[str]:
     """List the layers of a running engine that hold other weights than a policy, to the bit."""
-    return layers_unlike(_model_runner(llm).get_model(), LiveTensors(named))
+    return layers_unlike(_model_runner(llm).get_model(), tensors)
 
 
 def _model_runner(llm: LLM) -> Any:

@@ -8,6 +8,7 @@ engine's own are compared after every swap.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -15,6 +16,8 @@ from pathlib import Path
 
 import torch
 from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
+from transformers import AutoModelForCausalLM
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from src.run.files import read_json, write_json_atomic
@@ -77,6 +80,17 @@ def measure_probe(
     return Probe(ids, logprobs)
 
 
+def probe_of_files(folder: Path, tokenizer: PreTrainedTokenizerBase) -> Probe:
+    """Measure a saved model on the CPU, where the running one is shared out by DeepSpeed."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(os.cpu_count() or 1)  # launchers leave one
+    try:
+        saved = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        return measure_probe(saved, tokenizer, torch.device("cpu"))
+    finally:
+        torch.set_num_threads(threads)
+
+
 def write_probe(folder: Path, probe: Probe) -> None:
     """Store the probe beside a checkpoint."""
     write_json_atomic(folder / PROBE_FILE, asdict(probe))
@@ -90,10 +104,14 @@ def read_probe(folder: Path) -> Probe | None:
 
 @contextmanager
 def _rounded_to_bfloat16(model: torch.nn.Module) -> Iterator[None]:
-    """Round weights in place, shard by shard where they are sharded, and put them back exactly."""
-    exact = [parameter.detach().clone() for parameter in model.parameters()]
-    for parameter in model.parameters():
-        parameter.copy_(parameter.bfloat16())
+    """Round weights in place, shard by shard where they are sharded, and put them back exactly.
+
+    The exact ones wait in host memory: on a GPU there is no room for a second copy.
+    """
+    own = [p.to_local() if isinstance(p, DTensor) else p.detach() for p in model.parameters()]
+    exact = [tensor.to("cpu", copy=True) for tensor in own]
+    for tensor in own:
+        tensor.copy_(tensor.bfloat16())
     try:
         yield
     finally:
@@ -101,5 +119,5 @@ def _rounded_to_bfloat16(model: torch.nn.Module) -> Iterator[None]:
             # A sharded root stays gathered after a forward pass without a backward one.
             if isinstance(module, FSDPModule):
                 module.reshard()
-        for parameter, value in zip(model.parameters(), exact, strict=True):
-            parameter.copy_(value)
+        for tensor, value in zip(own, exact, strict=True):
+            tensor.copy_(value)

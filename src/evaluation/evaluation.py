@@ -14,9 +14,11 @@ from src.data.prompts import PromptTemplate
 from src.engine.generator import Completion, Generator, sample_seed
 from src.evaluation.figures import EvalReport, summarise
 from src.evaluation.rows import PartialRows, Row, grade_rows
+from src.run.processes import process_count, process_rank
 from src.run.progress import Progress
 from src.training.batching import Example
 from src.training.checkpoints import recorded_hashes
+from src.training.parallel import gathered
 from utils.data.problem import Problem
 from utils.dataset_loader import problems_sha256
 from utils.grading.answer_forms import FormName
@@ -61,26 +63,38 @@ class EvalTask:
         }
 
 
-def evaluate(generator: Generator, task: EvalTask, *, checkpoint: str) -> EvalReport:
+def evaluate(
+    generator: Generator, task: EvalTask, *, checkpoint: str, shared: bool = False
+) -> EvalReport:
     """Generate completions, grade them while generation goes on, and count.
 
     What an interrupted evaluation of the same checkpoint and task has left is taken over.
 
     Args:
         checkpoint: named in the report.
+        shared: all launched processes call this, each with an engine; each takes its share of the
+            problems, and all get the report.
     """
+    rank, processes = (process_rank(), process_count()) if shared else (0, 1)
     hashes = recorded_hashes(Path(checkpoint))
+    identity = {"checkpoint": checkpoint, "weights": hashes, "samples": task.samples}
     partial = PartialRows(
-        task.completions_file,
-        {"checkpoint": checkpoint, "weights": hashes, "samples": task.samples} | task.yardstick(),
+        task.completions_file, identity | task.yardstick(), f"{rank} of {processes}"
     )
     rows = partial.begin()
     seconds = {"grade": 0.0}
     taken = sum(row["tokens"] for row in rows)
-    rows += _made(generator, task, partial, {_key(row) for row in rows}, seconds)
+    own = replace(task, problems=task.problems[rank::processes])
+    rows += _made(generator, own, partial, {_key(row) for row in rows}, seconds)
+    if processes > 1:
+        rows = gathered(rows)
+        taken = sum(gathered([taken]))
+        slowest = gathered([seconds])
+        seconds = {part: max(each[part] for each in slowest) for part in seconds}
     place = {problem.unique_id: index for index, problem in enumerate(task.problems)}
     rows.sort(key=lambda row: (place[row["unique_id"]], row["sample"]))
-    partial.finish(rows)
+    if rank == 0:
+        partial.finish(rows)
     report = summarise(rows, split=task.name, checkpoint=checkpoint, seconds=seconds, ks=task.ks)
     made = sum(row["tokens"] for row in rows) - taken
     return replace(

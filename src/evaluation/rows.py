@@ -69,11 +69,15 @@ class PartialRows:
     Args:
         file: where the whole evaluation will be written.
         identity: what makes two evaluations the same; rows of another one are not taken.
+        share: which process of how many, `0 of 1`; each keeps the rows of its own share.
     """
 
-    def __init__(self, file: Path | None, identity: Mapping[str, Any]) -> None:
+    def __init__(
+        self, file: Path | None, identity: Mapping[str, Any], share: str = "0 of 1"
+    ) -> None:
         self._file = file
         self._identity = {"evaluation": dict(identity)}
+        self._share = "" if share == "0 of 1" else f"-{share.replace(' ', '-')}"
 
     def begin(self) -> list[Row]:
         """Return the rows that an interrupted evaluation of the same thing left behind."""
@@ -96,12 +100,13 @@ class PartialRows:
         """Write the whole evaluation in its place."""
         if self._file is not None:
             write_jsonl_atomic(self._file, rows)
-            self._partial.unlink()
+            for partial in self._file.parent.glob(f"{self._file.name}.partial*"):
+                partial.unlink()
 
     @property
     def _partial(self) -> Path:
         assert self._file is not None
-        return self._file.with_name(f"{self._file.name}.partial")
+        return self._file.with_name(f"{self._file.name}.partial{self._share}")
 
 
 def _whole_lines(file: Path) -> list[Row]:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 import math
 import shutil
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import (
-    AutoModelForCausalLM,
     TrainerCallback,
     TrainerControl,
     TrainerState,
@@ -20,13 +19,14 @@ from transformers import (
 )
 
 from src.engine.swap_verifier import SwapVerifier
-from src.engine.weight_probe import measure_probe, write_probe
+from src.engine.weight_probe import Probe, measure_probe, probe_of_files, write_probe
 from src.evaluation.evaluation import EvalTask, evaluate
 from src.evaluation.figures import EvalReport
 from src.grpo.collapse import CollapseWatch
 from src.grpo.importance import Agreement
 from src.grpo.rollout_source import completion_records, group_rewards, rollout_metrics
-from src.grpo.trainer import TRL_METRICS, PolicyTrainer
+from src.grpo.trainer import PolicyTrainer
+from src.grpo.trl_names import TRL_METRICS
 from src.run.files import read_json, write_json_atomic
 from src.run.metrics import MetricLog
 from src.run.processes import is_main_process
@@ -133,6 +133,7 @@ class StageCallback(TrainerCallback):
         folder = Path(str(args.output_dir))
         newest = folder / f"checkpoint-{state.global_step}"
         write_json_atomic(newest / _CURSOR, {"cursor": self.trainer.source.cursor})
+        self.metrics.log({"system/saved_states": 1.0}, step=state.global_step)
         for older in folder.glob("checkpoint-*"):
             if older != newest:
                 shutil.rmtree(older)
@@ -194,22 +195,33 @@ class StageCallback(TrainerCallback):
 
     def _validate(self, step: int) -> None:
         """Score the policy by the engine that samples rollouts, and save it."""
-        trainer = self.trainer
+        trainer, started = self.trainer, time.perf_counter()
         trainer.vllm_generation.sync_weights()
+        swap_s = time.perf_counter() - started
         trainer._last_loaded_step = step
-        whole = trainer.accelerator.get_state_dict(trainer.model)  # all processes take part
+        # All processes take part in gathering the weights, measuring the probe and evaluating.
+        model = trainer.model_wrapped if trainer.is_deepspeed_enabled else trainer.model
+        whole = trainer.accelerator.get_state_dict(model)
+        probe = None if trainer.is_deepspeed_enabled else self._probe()
+        report = evaluate(trainer.engine(), self.task, checkpoint=f"step {step}", shared=True)
         if not is_main_process():
             return
-        report = evaluate(trainer.engine(), self.task, checkpoint=f"step {step}")
+        report = replace(report, seconds={"swap": swap_s} | report.seconds)
         policy = trainer.accelerator.unwrap_model(trainer.model)
 
         def write(folder: Path) -> None:
             save_policy(policy, trainer.processing_class, folder, whole)
-            saved = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-            write_probe(folder, measure_probe(saved, trainer.processing_class, torch.device("cpu")))
+            write_probe(folder, probe or probe_of_files(folder, trainer.processing_class))
 
         checkpoint = self.store.save(step, step * self._grpo.completions_per_step, write)
         record_validation(self.store, self.metrics, checkpoint, {"validation": report})
+
+    def _probe(self) -> Probe:
+        """Measure the probe on the policy where it is, sharded or not."""
+        trainer = self.trainer
+        sharded = trainer.is_fsdp_enabled
+        policy = trainer.model if sharded else trainer.accelerator.unwrap_model(trainer.model)
+        return measure_probe(policy, trainer.processing_class, trainer.accelerator.device)
 
 
 def train(trainer: PolicyTrainer, callback: StageCallback, *, resume: bool) -> None:
@@ -231,9 +243,19 @@ def last_whole_state(folder: Path) -> Path | None:
 
 def score_best(
     trainer: PolicyTrainer, store: CheckpointStore, task: EvalTask, tolerance: float
-) -> EvalReport:
-    """Score the best checkpoint's files on test, by a verified swap into the rollout engine."""
-    best = store.best()
+) -> EvalReport | None:
+    """Score the best checkpoint's files on test, by a verified swap into the rollout engine.
+
+    All processes call this and share the problems, unless some cannot see the files; those get
+    None.
+    """
+    folder = gathered([store.best().folder if is_main_process() else None])[0]
+    everywhere = all(gathered([folder.is_dir()]))
+    if not (everywhere or is_main_process()):
+        return None
     verifier = SwapVerifier(trainer.engine(), tolerance, loaded="the last rollout's weights")
-    verifier.load(best.folder)
-    return evaluate(verifier.engine, task, checkpoint=str(best.folder))
+    if trainer.settings.grpo.mode == "colocate" or is_main_process():
+        verifier.load(folder)
+    if everywhere:
+        gathered([folder])  # nobody generates before a shared server has the weights
+    return evaluate(verifier.engine, task, checkpoint=str(folder), shared=everywhere)

@@ -1,7 +1,7 @@
 """GRPO with TRL's trainer and a colocated vLLM engine, with its silent traps closed.
 
-The only module that imports trl, and the only place where TRL's names are mapped to ours. What
-TRL's trainer does otherwise, through its `rollout_func` hook and four methods of a subclass:
+The only module that imports trl; `trl_names` maps its names to ours. What TRL's trainer does
+otherwise, through its `rollout_func` hook and four methods of a subclass:
 
 * Rollouts come from `RolloutSource`: own seeds, dynamic sampling, grading while others are sampled.
   TRL's data loader only sets the pace.
@@ -11,12 +11,12 @@ TRL's trainer does otherwise, through its `rollout_func` hook and four methods o
 * An unscorable completion is masked from the loss, and none of its rewards is a number.
 * Log-probabilities come from packed rows, and those of the policy that sampled from the training
   pass itself, whose weights are still the same: one forward pass less than TRL takes.
-* After each weight sync the engine's layers are compared with the policy's, to the bit.
+* Weights reach the engine in one call, after which its layers are compared with the policy's, to
+  the bit.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +33,7 @@ from trl.generation.vllm_client import VLLMClient
 
 from src.config.schema import Config
 from src.engine.generator import Generator, RolloutPool
+from src.engine.layer_check import LiveTensors, RecordedTensors
 from src.engine.server_engine import CompletionServer, ServerEngine, ServerRolloutPool
 from src.engine.swap_verifier import StaleWeightsError
 from src.engine.vllm_engine import (
@@ -45,21 +46,11 @@ from src.engine.vllm_engine import (
 from src.grpo.importance import Agreement, importance_weights
 from src.grpo.rollout_source import RolloutSource, training_rows
 from src.grpo.rollouts import Drawn
+from src.grpo.trl_names import trl_values
 from src.run.devices import is_cpu
-from src.run.processes import process_count
 from src.training.losses import CompletionScores, completion_scores
-from src.training.policy import choose_attention, load_policy
+from src.training.policy import load_policy
 from src.training.throughput import StepClock, training_flops
-
-TRL_METRICS = {
-    "loss": "train/loss",
-    "reward_std": "grpo/reward_std",
-    "kl": "grpo/kl",
-    "clip_ratio/region_mean": "grpo/clip_rate",
-    "grad_norm": "train/grad_norm",
-    "learning_rate": "train/learning_rate",
-}
-_SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
 
 
 class PolicyTrainer(GRPOTrainer):
@@ -102,13 +93,15 @@ class PolicyTrainer(GRPOTrainer):
     def engine(self) -> Generator:
         """Return the engine that samples rollouts."""
         if self._server is not None:
-            return ServerEngine(self._server, self._tokenizer, self.accelerator.device)
+            context, device = self.settings.engine.max_model_tokens, self.accelerator.device
+            return ServerEngine(self._server, self._tokenizer, context, device)
         return VllmEngine.around(self.vllm_generation.llm)
 
     def _pool(self) -> RolloutPool:
         sampling, floor = self.settings.sampling, self.settings.grpo.min_completion_tokens
         if self._server is not None:
-            return ServerRolloutPool(self._server, self._tokenizer, sampling, floor)
+            context = self.settings.engine.max_model_tokens
+            return ServerRolloutPool(self._server, self._tokenizer, sampling, context, floor)
         return VllmRolloutPool(self.vllm_generation.llm, sampling, floor)
 
     def sync_weights(self) -> None:
@@ -119,20 +112,25 @@ class PolicyTrainer(GRPOTrainer):
         """
         generation = self.vllm_generation
         with self.clock.part("sync"):
-            if self._server is None and is_cpu(self.settings.devices.train):
-                # TRL's own way fails on layers that vLLM has packed for a CPU.
-                swap_weights(generation.llm, generation._iter_named_params())
-            else:
+            if self._server is not None:
                 self._sync_in_trl()
-            sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
-            if self._server is None and not sharded:
+                return
+            # TRL's own way calls the engine once a parameter, and fails on layers that vLLM has
+            # packed for a CPU. Its iterator gathers what is sharded, one parameter at a time.
+            given = generation._iter_named_params()
+            if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+                recorded = RecordedTensors()
+                swap_weights(generation.llm, recorded.recording(given))
+                stale = stale_layers(generation.llm, recorded)
+            else:
+                swap_weights(generation.llm, given)
                 policy = self.accelerator.unwrap_model(self.model)
-                stale = stale_layers(generation.llm, dict(policy.named_parameters()))
-                if stale:
-                    raise StaleWeightsError(
-                        f"after the weight sync {len(stale)} layers of the rollout engine hold "
-                        f"other weights than the policy: {', '.join(stale[:5])}"
-                    )
+                stale = stale_layers(generation.llm, LiveTensors(dict(policy.named_parameters())))
+        if stale:
+            raise StaleWeightsError(
+                f"after the weight sync {len(stale)} layers of the rollout engine hold "
+                f"other weights than the policy: {', '.join(stale[:5])}"
+            )
 
     def _draw_rollouts(self) -> dict[str, list[Any]]:
         """Draw this step's groups and return them as TRL wants them."""
@@ -196,7 +194,7 @@ class PolicyTrainer(GRPOTrainer):
         size = batch_size or len(ids)
         scores = []
         for rows, present in zip(ids.split(size), mask.split(size), strict=True):
-            with self.accelerator.autocast():
+            with self._autocast():
                 scores.append(
                     completion_scores(
                         model, own.config._attn_implementation, rows, present, columns
@@ -208,6 +206,11 @@ class PolicyTrainer(GRPOTrainer):
             torch.cat([score.logprobs for score in scores]),
             torch.cat([score.entropies for score in scores]),
         )
+
+    def _autocast(self) -> torch.autocast:
+        """Compute in bfloat16; log-probabilities, their loss and all sums stay float32."""
+        enabled = self.settings.train.bf16_autocast
+        return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=enabled)
 
     def _count(self, policy: Any, scores: CompletionScores) -> None:
         """Count the tokens trained on and the FLOPs this took."""
@@ -246,7 +249,7 @@ def build_trainer(
     output_folder: Path,
 ) -> PolicyTrainer:
     """Build TRL's trainer around the policy and a colocated engine."""
-    policy = load_policy(model, config, choose_attention(config))
+    policy = load_policy(model, config, config.train.attention)
     policy.config.name_or_path = model
     with _engine_settings(config):
         trainer = PolicyTrainer(
@@ -263,53 +266,8 @@ def build_trainer(
 
 
 def trl_arguments(config: Config, output_folder: Path, **more: Any) -> GRPOConfig:
-    """Map our configuration to TRL's."""
-    grpo, sampling = config.grpo, config.sampling
-    values: dict[str, Any] = {
-        "output_dir": str(output_folder),
-        "seed": config.run.seed,
-        "max_steps": grpo.steps,
-        "learning_rate": grpo.learning_rate,
-        "lr_scheduler_type": _SCHEDULES[grpo.schedule],
-        "warmup_steps": grpo.warmup_steps,
-        "adam_beta1": 0.9,
-        "adam_beta2": grpo.adam_beta2,
-        "weight_decay": grpo.weight_decay,
-        "max_grad_norm": grpo.max_grad_norm,
-        "per_device_train_batch_size": grpo.micro_batch_size,
-        "gradient_accumulation_steps": grpo.accumulation(process_count()),
-        "num_generations": grpo.group_size,
-        "num_iterations": grpo.iterations,
-        "max_completion_length": sampling.max_completion_tokens,
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "beta": grpo.kl_beta,
-        "epsilon": grpo.clip_low,
-        "epsilon_high": grpo.clip_high,
-        "scale_rewards": "group" if grpo.scale_rewards else "none",
-        "loss_type": grpo.loss,
-        "mask_truncated_completions": grpo.mask_truncated,
-        "reward_weights": list(grpo.rewards.weights().values()),
-        # Corrected in the training pass instead, which saves one of the forward passes.
-        "vllm_importance_sampling_correction": False,
-        "bf16": config.train.bf16_autocast,
-        "gradient_checkpointing": grpo.gradient_checkpointing,
-        "gradient_checkpointing_kwargs": {"use_reentrant": False},
-        "ddp_find_unused_parameters": False,
-        "use_cpu": is_cpu(config.devices.train),
-        "use_vllm": True,
-        "vllm_mode": grpo.mode,
-        "vllm_server_base_url": grpo.server_url,
-        "vllm_gpu_memory_utilization": grpo.engine_memory_fraction,
-        "vllm_max_model_length": config.engine.max_model_tokens,
-        "save_strategy": "steps",
-        "save_steps": grpo.save_every,
-        "ignore_data_skip": True,  # the rollout source knows where it was
-        "logging_steps": 1,
-        "disable_tqdm": True,
-        "report_to": [],
-    }
-    arguments = GRPOConfig(**values | more)
+    """Return our configuration as TRL's, with further arguments of TRL's own."""
+    arguments = GRPOConfig(**trl_values(config, output_folder) | more)
     if is_cpu(config.devices.train):
         # accelerate numbers the processes of a CPU, and torch cannot load tensors to `cpu:1`.
         vars(arguments)["_setup_devices"] = torch.device("cpu")
@@ -336,14 +294,18 @@ def _pace(config: Config) -> Dataset:
 @contextmanager
 def _engine_settings(config: Config) -> Iterator[None]:
     """Give TRL's engine the arguments it does not expose (trl#6776)."""
-    original = trl_vllm.LLM
-    arguments: dict[str, Any] = {
-        "dtype": config.engine.dtype,
-        "enforce_eager": config.engine.enforce_eager,
-    }
+    original, engine = trl_vllm.LLM, config.engine
+    own: dict[str, Any] = {"dtype": engine.dtype, "enforce_eager": engine.enforce_eager}
     if is_cpu(config.devices.train):
-        arguments |= CPU_ARGUMENTS
-    trl_vllm.LLM = functools.partial(original, **arguments)
+        own |= CPU_ARGUMENTS
+
+    def build(**given: Any) -> Any:
+        # TRL has room for this process's completions of a step; validation has more of them.
+        return original(
+            **given | own | {"max_num_seqs": max(given["max_num_seqs"], engine.max_sequences)}
+        )
+
+    trl_vllm.LLM = build
     try:
         yield
     finally:

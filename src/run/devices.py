@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import subprocess
+from glob import glob
+from pathlib import Path
 
 from src.config.loading import ConfigError
 
@@ -11,6 +15,16 @@ from src.config.loading import ConfigError
 def available_cores() -> list[int]:
     """List the CPU cores this process may use."""
     return sorted(os.sched_getaffinity(0))
+
+
+def present_gpus() -> int:
+    """Count the NVIDIA cards of this machine, without loading CUDA."""
+    cards = len(glob("/dev/nvidia[0-9]*"))
+    if cards or not Path("/dev/dxg").exists() or shutil.which("nvidia-smi") is None:
+        return cards
+    # Windows' Linux subsystem has one device file for all cards.
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
+    return listed.stdout.count("GPU ")
 
 
 def device_index(device: str, name: str) -> int | None:

@@ -117,6 +117,7 @@ class Run:
                 "stage": self.stage,
                 "status": "finished",
                 "profile": self.config.run.profile,
+                "rehearsal": self.config.run.rehearsal is not None,
                 "wall_s": round(wall_s, 1),
                 "hardware": hardware(),
                 "commit": code_version()["commit"],

@@ -11,13 +11,16 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from glob import glob
 from typing import Literal, cast
 
 from src.config.loading import ConfigError
 from src.config.schema import Config
-from src.run.devices import available_cores, cpu_cores, device_index, is_cpu
+from src.run.devices import available_cores, cpu_cores, device_index, is_cpu, present_gpus
 
+# What this process was started with, before it is narrowed to its own devices.
+_VISIBLE_AT_START = os.environ.get("CUDA_VISIBLE_DEVICES")
+_UUIDS = ("GPU-", "MIG-")
+_UUID_LENGTH = 40
 WandbMode = Literal["online", "offline", "disabled", "shared"]
 # What accelerate and torchrun tell their processes; a worker is a world of its own.
 _LAUNCHER_VARIABLES = (
@@ -26,45 +29,102 @@ _LAUNCHER_VARIABLES = (
 )  # fmt: skip
 
 
+def visible_gpus() -> list[str]:
+    """List the GPUs this process was started with, named as CUDA_VISIBLE_DEVICES names them.
+
+    `cuda:N` in the configuration is the Nth of them, here and in every process that is started.
+    """
+    present = present_gpus()
+    if _VISIBLE_AT_START is None:
+        return [str(index) for index in range(present)]
+    named: list[str] = []
+    for item in map(str.strip, _VISIBLE_AT_START.split(",")):
+        known = int(item) < present if item.isdigit() else bool(present) and item[:4] in _UUIDS
+        if not known:
+            break  # CUDA hides what follows a name it does not know, such as -1
+        named.append(item)
+    return named
+
+
 def gpu_count() -> int:
-    """Count NVIDIA GPUs visible to this process, without loading CUDA."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    present = len(glob("/dev/nvidia[0-9]*"))
-    if visible is None:
-        return present
-    return min(
-        present, len([item for item in visible.split(",") if item.strip() not in ("", "-1")])
-    )
+    """Count the GPUs visible to this process, without loading CUDA."""
+    return len(visible_gpus())
 
 
-def check_devices(config: Config) -> None:
-    """Refuse a device that is not there.
+def training_gpus(config: Config) -> range:
+    """Return N of each `cuda:N` that this machine's processes train on; empty on a CPU."""
+    first = device_index(config.devices.train, "devices.train")
+    return range(0) if first is None else range(first, first + local_process_count())
+
+
+def evaluation_device(config: Config) -> str:
+    """Return the evaluation worker's device; `auto` is the next GPU that nothing trains on.
+
+    Where there is none, and on a CPU, it is the trainer's own, and the two take turns.
+    """
+    if config.devices.eval != "auto":
+        return config.devices.eval
+    training = training_gpus(config)
+    free = [index for index in range(gpu_count()) if index not in training]
+    if not training or not free:
+        return config.devices.train
+    return f"cuda:{next((index for index in free if index > training[-1]), free[0])}"
+
+
+def check_devices(config: Config, *, beside: bool = True) -> None:
+    """Refuse a device that is not there, or that trainer and evaluation worker cannot share.
+
+    Args:
+        beside: the evaluation worker lives while several processes train.
 
     Raises:
         ConfigError: naming the device, what there is, and the setting to change.
     """
-    for role in ("train", "eval"):
-        device = getattr(config.devices, role)
+    count, training = gpu_count(), training_gpus(config)
+    evaluation = evaluation_device(config)
+    for role, device in (("train", config.devices.train), ("eval", evaluation)):
         index = device_index(device, f"devices.{role}")
-        if index is not None and index >= gpu_count():
-            raise ConfigError(
-                f"devices.{role}: {device} is not there ({gpu_count()} GPUs visible); use "
-                f"--set devices.{role}=cuda:0 with one GPU, or run the CPU profile "
-                "(run_pipeline.py --profile tiny)"
-            )
-    first = device_index(config.devices.train, "devices.train")
-    last = None if first is None else first + local_process_count() - 1
-    if last is not None and last >= gpu_count():
+        if index is not None and index >= count:
+            raise ConfigError(_missing_gpu(role, device, count))
+    if training and training[-1] >= count:
         raise ConfigError(
-            f"devices.train: {local_process_count()} processes need cuda:{first} to cuda:{last}, "
-            f"and {gpu_count()} GPUs are visible; launch fewer processes"
+            f"devices.train: {len(training)} processes need cuda:{training[0]} to "
+            f"cuda:{training[-1]}, and {count} GPUs are visible; launch fewer processes"
+        )
+    short = [name for name in visible_gpus() if name[:4] in _UUIDS and len(name) < _UUID_LENGTH]
+    if short and training:
+        raise ConfigError(
+            f"CUDA_VISIBLE_DEVICES: {short[0]!r} is a shortened name, which vLLM does not find; "
+            "give the whole one, as nvidia-smi -L prints it"
+        )
+    if beside and len(training) > 1 and device_index(evaluation, "devices.eval") in training:
+        raise ConfigError(
+            f"devices.eval: {config.devices.eval}: {len(training)} processes train on "
+            f"cuda:{training[0]} to cuda:{training[-1]}, which leaves no GPU of {count} for the "
+            f"evaluation worker; launch {max(1, count - 1)} process(es), or name a GPU beside them"
         )
 
 
+def _missing_gpu(role: str, device: str, count: int) -> str:
+    if count == 0:
+        return (
+            f"devices.{role}: {device} is not there: this machine has no visible GPU. Run the CPU "
+            "profile: run_pipeline.py --profile tiny"
+        )
+    return (
+        f"devices.{role}: {device} is not there ({count} GPUs visible, cuda:0 to "
+        f"cuda:{count - 1}); use --set devices.{role}=cuda:{count - 1}"
+        f"{', or leave devices.eval at auto' if role == 'eval' else ''}"
+    )
+
+
 def training_device(config: Config) -> str:
-    """Return torch's name of this process's training device: one GPU for each local process."""
-    index = device_index(config.devices.train, "devices.train")
-    return "cpu" if index is None else f"cuda:{index + local_rank()}"
+    """Return torch's name of this process's training device: one GPU for each local process.
+
+    `prepare_main_process` has left the process its machine's training GPUs alone, so torch, TRL and
+    a colocated engine count them from 0.
+    """
+    return "cpu" if is_cpu(config.devices.train) else f"cuda:{local_rank()}"
 
 
 def thread_count(config: Config, device: str) -> int:
@@ -74,12 +134,16 @@ def thread_count(config: Config, device: str) -> int:
 
 
 def prepare_main_process(config: Config) -> None:
-    """Set what libraries read at import: offline W&B, quiet hubs, no telemetry, thread counts.
+    """Set what libraries read at import: devices, quiet hubs, no telemetry, thread counts.
 
-    Before torch is imported: threads take the cores they find when they start.
+    Before torch is imported: threads take the cores they find when they start. Of several GPUs the
+    process keeps those that are trained on: transformers' trainer would spread over all it sees.
     """
     device = config.devices.train
     values = _common_variables()
+    gpus = visible_gpus()
+    if training := training_gpus(config):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[index] for index in training)
     if is_cpu(device):
         values |= _cpu_variables(config, device)
         if ":" in device:
@@ -91,14 +155,13 @@ def prepare_main_process(config: Config) -> None:
 @contextmanager
 def worker_environment(config: Config) -> Iterator[None]:
     """Give child processes started inside the block the evaluation worker's variables and cores."""
-    device = config.devices.eval
-    index = device_index(device, "devices.eval") if not is_cpu(device) else None
+    device = evaluation_device(config)
+    index = device_index(device, "devices.eval")
     values = _common_variables()
     if index is None:
         values |= _cpu_variables(config, device) | {"CUDA_VISIBLE_DEVICES": ""}
     else:
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-        values["CUDA_VISIBLE_DEVICES"] = visible[index] if visible != [""] else str(index)
+        values["CUDA_VISIBLE_DEVICES"] = visible_gpus()[index]
     before, cores = dict(os.environ), os.sched_getaffinity(0)
     os.environ.update(values)
     for name in _LAUNCHER_VARIABLES:
@@ -160,6 +223,14 @@ def local_process_count() -> int:
 def process_count() -> int:
     """Number of processes accelerate launched; 1 when alone."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def launched_sharding() -> str | None:
+    """Return what accelerate was launched with to shard the policy: `fsdp`, `deepspeed` or None."""
+    for name in ("fsdp", "deepspeed"):
+        if os.environ.get(f"ACCELERATE_USE_{name.upper()}") == "true":
+            return name
+    return None
 
 
 def _common_variables() -> dict[str, str]:

@@ -26,7 +26,7 @@ from src.training.batching import Example
 from src.training.checkpoints import Checkpoint, CheckpointStore
 from src.training.optimization import EarlyStopping, Schedule
 from src.training.parallel import main_process_first
-from src.training.policy import choose_attention, load_policy
+from src.training.policy import load_policy, torch_device
 from src.training_worker import SftTrainer
 from utils.dataset_loader import ProblemSet
 
@@ -127,7 +127,7 @@ class FineTuning:
     def _trainer(self, store: CheckpointStore, metrics: MetricLog) -> SftTrainer:
         config = self.run.config
         return SftTrainer(
-            load_policy(self.model, config, choose_attention(config)),
+            load_policy(self.model, config, config.train.attention),
             self.tokenizer,
             config.train,
             store,
@@ -135,4 +135,5 @@ class FineTuning:
             config.run.seed,
             overlap=not self.worker.in_turn,
             held_out=self.tasks[_VALIDATION].targets,
+            device=torch_device(config),
         )

@@ -132,15 +132,28 @@ def worked_examples(problems: ProblemSet, count: int) -> list[Problem]:
     return chosen
 
 
-def score_on_test(run: Run, model: str, tasks: Sequence[EvalTask]) -> dict[str, Any]:
-    """Score a model on the test split with a fresh engine; return the stage's outcome.
+def score_model(run: Run, model: str, tasks: Sequence[EvalTask]) -> dict[str, Any]:
+    """Score a model on the test split with an engine of its own; return the stage's outcome.
 
     Args:
         tasks: the one that is reported, then its variants.
     """
-    with EvalWorker(run.config, model, {task.name: task for task in tasks}) as worker:
-        names = [task.name for task in tasks]
-        reports = worker.evaluate(Checkpoint(Path(model), 0, 0), *names)
+    with EvalWorker(run.config, model, {}) as worker:
+        return score_on_test(run, Checkpoint(Path(model), 0, 0), tasks, worker)
+
+
+def score_on_test(
+    run: Run, checkpoint: Checkpoint, tasks: Sequence[EvalTask], worker: EvalWorker
+) -> dict[str, Any]:
+    """Score a checkpoint on the test split; return the stage's outcome.
+
+    Args:
+        tasks: the one that is reported, then its variants.
+        worker: to score it, by a verified swap unless its engine began with this very model.
+    """
+    for task in tasks:
+        worker.define(task)
+    reports = worker.evaluate(checkpoint, *(task.name for task in tasks))
     return write_test_outcome(run, tasks, reports)
 
 

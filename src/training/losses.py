@@ -11,32 +11,170 @@ N target tokens.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
+from torch.autograd.function import once_differentiable
+from torch.distributed.tensor import DTensor
 
-from src.training.attention import PACKED_SDPA, packing_arguments
+from src.training.attention import PACKED, packing_arguments
 from src.training.batching import Example, GroupedBatch, PackedBatch, pack, pack_groups
 
+# 256 MiB in float32: 441 tokens of a vocabulary of 151,936. A smaller chunk would move the weight's
+# gradient through memory more often than it computes.
+_LOGITS_AT_ONCE = 2**26
 
-def target_logits(model: torch.nn.Module, implementation: str, batch: PackedBatch) -> torch.Tensor:
-    """Return float32 logits (N, V) of the target tokens.
 
-    The output layer runs on the positions that predict a target alone: with a large vocabulary,
-    logits of prompts are most of a step's memory.
+class ChunkedScores(NamedTuple):
+    """What a model with `add_chunked_loss` returns for the targets of a packed row, in nats."""
+
+    nll: torch.Tensor
+    """Summed negative log-likelihood, float32."""
+    entropy: torch.Tensor | None
+    """Summed entropy of the next-token distributions, where it was asked for; no gradient."""
+
+
+def add_chunked_loss(model: torch.nn.Module) -> None:
+    """Let `model(..., targets=(predicts, targets))` return the targets' summed loss.
+
+    The output layer runs on the positions that predict a target alone, some hundred at a time: with
+    a vocabulary of 150,000 whole logits and their gradient take gigabytes. It stands in `forward`,
+    where data-parallel and sharded models gather their weights and gradients.
+    """
+    original = model.forward
+    softcap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+
+    @functools.wraps(type(model).forward)
+    def forward(
+        *arguments: Any,
+        targets: tuple[torch.Tensor, torch.Tensor] | None = None,
+        wants_entropy: bool = False,
+        **more: Any,
+    ) -> Any:
+        if targets is None:
+            return original(*arguments, **more)
+        predicts, wanted = targets
+        hidden = model.base_model(*arguments, **more).last_hidden_state[0, predicts]  # (N, H)
+        head = model.get_output_embeddings()
+        weight, bias = (_whole(tensor) for tensor in (head.weight, getattr(head, "bias", None)))
+        nll = _ChunkedNll.apply(hidden, weight, bias, wanted, softcap)
+        entropy = _entropy(hidden, weight, bias, softcap) if wants_entropy else None
+        return ChunkedScores(nll, entropy)
+
+    model.forward = forward
+
+
+def _whole(tensor: torch.Tensor | None) -> torch.Tensor | None:
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+class _ChunkedNll(torch.autograd.Function):
+    """Summed cross-entropy of an output layer whose gradient is made along with the loss.
+
+    Nothing is computed twice, and of the logits one chunk is alive at a time. Gradients of the
+    weight add up in float32 whatever autocast says.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        targets: torch.Tensor,
+        softcap: float | None,
+    ) -> torch.Tensor:
+        learns = any(ctx.needs_input_grad[:3])
+        exact = torch.promote_types(hidden.dtype, torch.float32)
+        total = hidden.new_zeros((), dtype=exact)
+        grads = [torch.zeros_like(t, dtype=exact) if t is not None and learns else None
+                 for t in (hidden, weight, bias)]  # fmt: skip
+        for place, inputs, matrix, logits in _logit_chunks(hidden, weight, bias, softcap):
+            wanted = targets[place, None]
+            log_sum = logits.logsumexp(-1, keepdim=True)
+            total += (log_sum - logits.gather(1, wanted)).sum()
+            if not learns:
+                continue
+            slope = 1 - (logits / softcap) ** 2 if softcap else None
+            error = logits.sub_(log_sum).exp_()  # (n, V): probabilities, less 1 at the target
+            error.scatter_add_(1, wanted, torch.full_like(log_sum, -1.0))
+            error = (error if slope is None else error.mul_(slope)).to(inputs.dtype)
+            grads[0][place] = error @ matrix
+            _add_product(grads[1], error.T, inputs)
+            if grads[2] is not None:
+                grads[2] += error.sum(0, dtype=exact)
+        ctx.grads = [
+            None if grad is None else grad.to(tensor.dtype)
+            for grad, tensor in zip(grads, (hidden, weight, bias), strict=True)
+        ]
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        grads, ctx.grads = ctx.grads, None
+        return (*(None if grad is None else grad.mul_(upstream) for grad in grads), None, None)
+
+
+def _logit_chunks(
+    hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, softcap: float | None
+) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Yield chunk by chunk: place, inputs (n, H), the weight (V, H), logits (n, V) in float32."""
+    device = hidden.device.type
+    lowered = torch.is_autocast_enabled(device)
+    kind = torch.get_autocast_dtype(device) if lowered else hidden.dtype
+    with torch.autocast(device, enabled=False):
+        matrix = weight.to(kind)
+        rows = max(1, _LOGITS_AT_ONCE // len(weight))
+        for start in range(0, len(hidden), rows):
+            place = slice(start, start + rows)
+            inputs = hidden[place].to(kind)
+            logits = (inputs @ matrix.T).to(torch.promote_types(kind, torch.float32))
+            if bias is not None:
+                logits += bias
+            if softcap:
+                logits = softcap * torch.tanh(logits / softcap)
+            yield place, inputs, matrix, logits
+
+
+def _add_product(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> None:
+    """Add `left @ right` to a float32 total without rounding the product to their own type."""
+    if total.device.type == "cuda" and left.dtype != torch.float32:
+        torch.addmm(total, left, right, out_dtype=torch.float32, out=total)
+    else:
+        total.addmm_(left.to(total.dtype), right.to(total.dtype))
+
+
+@torch.no_grad()
+def _entropy(
+    hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, softcap: float | None
+) -> torch.Tensor:
+    total = hidden.new_zeros((), dtype=torch.float64)
+    for _, _, _, logits in _logit_chunks(hidden, weight, bias, softcap):
+        logprobs = logits.log_softmax(-1)
+        total -= (logprobs.exp() * logprobs).sum()
+    return total
+
+
+def target_scores(
+    model: torch.nn.Module, implementation: str, batch: PackedBatch, *, entropy: bool = False
+) -> ChunkedScores:
+    """Return the summed loss of a row's target tokens, under a model with `add_chunked_loss`.
 
     Args:
         implementation: the attention the model was loaded with.
     """
-    output = model(
+    return model(
         input_ids=batch.ids,
         position_ids=batch.positions,
         use_cache=False,
-        logits_to_keep=batch.predicts,
+        targets=(batch.predicts, batch.targets),
+        wants_entropy=entropy,
         **packing_arguments(implementation, batch),
     )
-    return output.logits[0].float()
 
 
 def summed_nll(model: torch.nn.Module, implementation: str, batch: PackedBatch) -> torch.Tensor:
@@ -45,14 +183,7 @@ def summed_nll(model: torch.nn.Module, implementation: str, batch: PackedBatch) 
     The caller divides by the whole step's target count, so that the gradient does not depend on
     how the step was cut into micro-batches.
     """
-    logits = target_logits(model, implementation, batch)
-    return F.cross_entropy(logits, batch.targets, reduction="sum")
-
-
-def summed_entropy(logits: torch.Tensor) -> torch.Tensor:
-    """Return the summed entropy of the next-token distributions of logits (N, V), in nats."""
-    logprobs = logits.log_softmax(-1)
-    return -(logprobs.exp() * logprobs).sum()
+    return target_scores(model, implementation, batch).nll
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +215,17 @@ def completion_scores(
         mask: 1 on real tokens (B, P + C).
     """
     present = mask.bool()
+    # Read to the host at once: each tensor read on its own would wait for the device.
+    rows, kept = ids.tolist(), present.tolist()
     examples = [
-        Example(tuple(row[real].tolist()), int(real[:-completion_columns].sum()), "rollout")
-        for row, real in zip(ids, present, strict=True)
+        Example(
+            tuple(token for token, real in zip(row, reals, strict=True) if real),
+            sum(reals[:-completion_columns]),
+            "rollout",
+        )
+        for row, reals in zip(rows, kept, strict=True)
     ]
-    shares = implementation == PACKED_SDPA
+    shares = implementation == PACKED
     batch = (pack_groups if shares else pack)(examples, ids.device)
     output = model(
         input_ids=batch.ids,

@@ -26,10 +26,9 @@ class Schedule:
 
     @classmethod
     def by_steps(cls, config: TrainConfig, examples: int) -> Schedule:
-        """Save every `evaluate_every` steps and at the end."""
-        steps = config.steps(examples)
-        every = range(config.evaluate_every, steps + 1, config.evaluate_every)
-        return cls(steps, frozenset({*every, steps}), examples * config.epochs)
+        """Save at the configuration's checkpoint steps."""
+        checkpoint_steps = frozenset(config.checkpoint_steps(examples))
+        return cls(config.steps(examples), checkpoint_steps, examples * config.epochs)
 
     @classmethod
     def by_examples(cls, config: TrainConfig, rungs: Sequence[int]) -> Schedule:

@@ -1,7 +1,8 @@
 """The processes that train one policy together, through accelerate; alone is the simple case.
 
-`accelerate launch --num_processes N` gives data parallelism (DDP), with `--use_fsdp
---fsdp_version 2` sharded weights (FSDP2). Training states are gathered whole on the main process.
+`accelerate launch --num_processes N` gives data parallelism (DDP), with `--config_file
+config/accelerate/fsdp2.yaml` sharded weights (FSDP2). Training states are gathered whole on the
+main process.
 """
 
 from __future__ import annotations
@@ -13,7 +14,11 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import gather_object
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    InitProcessGroupKwargs,
+    gather_object,
+)
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
@@ -21,10 +26,14 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
     set_optimizer_state_dict,
 )
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from src.run.processes import process_count, process_rank
+
+# Sampling and evaluating may take hours, and the others must not give up waiting.
+_PATIENCE = timedelta(days=7)
 
 
 @contextmanager
@@ -33,8 +42,7 @@ def main_process_first() -> Iterator[None]:
     if process_count() == 1:
         yield
         return
-    # Sampling may take hours, and the others must not give up waiting.
-    with PartialState(timeout=timedelta(days=7)).main_process_first():
+    with PartialState(timeout=_PATIENCE).main_process_first():
         yield
 
 
@@ -44,23 +52,40 @@ def gathered(items: list[Any]) -> list[Any]:
 
 
 class ParallelPolicy:
-    """A policy with its optimizer, replicated or sharded over the launched processes."""
+    """A policy with its optimizer, replicated or sharded over the launched processes.
 
-    def __init__(self, policy: PreTrainedModel, optimizer: torch.optim.Optimizer) -> None:
+    Args:
+        device: that the process trains on. A policy that will be sharded is still on the CPU.
+    """
+
+    def __init__(
+        self, policy: PreTrainedModel, optimizer: torch.optim.Optimizer, device: torch.device
+    ) -> None:
         self.policy = policy
-        self.device = policy.device
+        self.device = device
         self.processes, self.rank = process_count(), process_rank()
         self.model: torch.nn.Module = policy
         self.optimizer = optimizer
         if self.processes > 1:
             # Mixed precision is the trainer's own autocast, so that one process and many agree.
-            self._accelerator = Accelerator(cpu=self.device.type == "cpu", mixed_precision="no")
+            self._accelerator = Accelerator(
+                cpu=device.type == "cpu",
+                mixed_precision="no",
+                kwargs_handlers=[
+                    InitProcessGroupKwargs(timeout=_PATIENCE),
+                    # Gradients live in DDP's buckets rather than beside them.
+                    DistributedDataParallelKwargs(gradient_as_bucket_view=True),
+                ],
+            )
             self.model, prepared = self._accelerator.prepare(policy, optimizer)
             self.optimizer = prepared.optimizer
 
     def synchronise(self, last: bool) -> AbstractContextManager[Any]:
-        """Return a context for a backward pass: gradients are exchanged in the last one only."""
-        if self.processes == 1 or last:
+        """Return a context for a backward pass: gradients are exchanged in the last one only.
+
+        Where they are sharded each pass exchanges them, since whole ones would have to be kept.
+        """
+        if self.processes == 1 or last or isinstance(self.model, FSDPModule):
             return torch.enable_grad()
         return self._accelerator.no_sync(self.model)
 

@@ -10,16 +10,18 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from src.config.loading import ROOT, ConfigError
 from src.config.schema import Config
-from src.run.processes import training_device
-from src.training.attention import best_attention
+from src.run.processes import launched_sharding, training_device
+from src.training.attention import MODEL_TYPES, PACKED
 from src.training.checkpoints import DamagedCheckpointError, verify_checkpoint
 
 LOGGER = logging.getLogger(__name__)
+# Names by which model configurations multiply the output layer's logits.
+_LOGIT_SCALES = ("logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier")
 
 
 def resolve_model(path: str) -> str:
@@ -89,27 +91,36 @@ def torch_device(config: Config) -> torch.device:
     return torch.device(training_device(config))
 
 
-def choose_attention(config: Config) -> str:
-    """Return the attention implementation to load the model to train with.
+def check_architecture(path: str, config: Config) -> None:
+    """Refuse a model that the packed attention or the chunked loss would compute wrongly.
 
     Raises:
-        ConfigError: when FlashAttention is asked for and cannot run.
+        ConfigError: naming the model's type and what to do, before anything is loaded.
     """
-    setting, device = config.train.attention, torch_device(config)
-    best = best_attention(device)
-    if setting == "flash_attention_2" and setting != best:
+    shape = AutoConfig.from_pretrained(
+        path, trust_remote_code=config.model.trust_remote_code
+    ).get_text_config()
+    scaled = [name for name in _LOGIT_SCALES if getattr(shape, name, None) not in (None, 1, 1.0)]
+    if scaled:
         raise ConfigError(
-            f"train.attention: flash_attention_2 needs a GPU and the package flash-attn (device "
-            f"{device}); install it or use --set train.attention=packed_sdpa"
+            f"model.path: {path}: models of type {shape.model_type} scale their logits "
+            f"({', '.join(scaled)}), which training here does not; use another model"
         )
-    return best if setting == "auto" else setting
+    if config.train.attention == PACKED and shape.model_type not in MODEL_TYPES:
+        raise ConfigError(
+            f"model.path: {path}: packed attention is not checked for models of type "
+            f"{shape.model_type} (it is for {', '.join(MODEL_TYPES)}); use --set "
+            "train.attention=sdpa, which is slower"
+        )
 
 
 def load_policy(path: str, config: Config, attention: str = "sdpa") -> PreTrainedModel:
-    """Load a causal language model on the training device.
+    """Load a causal language model to train on this process's device.
+
+    One that is to be sharded stays on the CPU: whole on each GPU it would not fit.
 
     Args:
-        attention: implementation by transformers' name, or `packed_sdpa`.
+        attention: implementation by transformers' name, or `packed`.
     """
     model = AutoModelForCausalLM.from_pretrained(
         path,
@@ -118,7 +129,7 @@ def load_policy(path: str, config: Config, attention: str = "sdpa") -> PreTraine
         trust_remote_code=config.model.trust_remote_code,
     )
     model.config.use_cache = False
-    return model.to(torch_device(config))
+    return model if launched_sharding() else model.to(torch_device(config))
 
 
 def save_policy(
@@ -141,7 +152,8 @@ def save_policy(
     folder.mkdir(parents=True, exist_ok=True)
     save_file(saved, folder / "model.safetensors", metadata={"format": "pt"})
     config = model.config.to_dict() | {"dtype": "bfloat16", "use_cache": True}
-    config["architectures"] = [type(model).__name__]
+    # Sharding renames the class.
+    config["architectures"] = [type(model).__name__.removeprefix("FSDP")]
     text = json.dumps(config, indent=2, sort_keys=True) + "\n"
     (folder / "config.json").write_text(text, encoding="utf-8")
     if model.generation_config is not None:

@@ -59,6 +59,8 @@ class Setting:
     steps: int
     checkpointing: bool = False
     compiled: bool = False
+    one_call: bool = True
+    """One call of the variable-length kernel a layer, rather than a kernel call a sequence."""
 
     @property
     def said(self) -> str:
@@ -151,10 +153,14 @@ def train(setting: Setting) -> Found | None:
     """Take a warm-up step and some timed ones; return None where memory runs out."""
     import torch
 
+    import src.training.attention
     from src.training.optimization import build_optimizer
     from src.training.throughput import memory_gib, peak_flops
 
-    device, attention = torch.device(setting.device), attention_for(setting.device)
+    device, attention = torch.device(setting.device), src.training.attention.PACKED
+    layout_of = src.training.attention.layout_of
+    if not setting.one_call:
+        src.training.attention.layout_of = lambda *_: None
     count = setting.batch_size * (1 + setting.steps)
     examples = math_like(setting.shape["vocab_size"], count)
     try:
@@ -166,6 +172,8 @@ def train(setting: Setting) -> Found | None:
         ]
     except torch.OutOfMemoryError:
         return None
+    finally:
+        src.training.attention.layout_of = layout_of
     timed, peak = examples[setting.batch_size :], peak_flops(device)
     flops = needed_flops(model, timed) / setting.steps
     return Found(
@@ -180,20 +188,12 @@ def train(setting: Setting) -> Found | None:
     )
 
 
-def attention_for(device: str) -> str:
-    """Return what the pipeline's `train.attention: auto` would take."""
-    from transformers.utils import is_flash_attn_2_available
-
-    from src.training.attention import PACKED_SDPA
-
-    flash = device != "cpu" and is_flash_attn_2_available()
-    return "flash_attention_2" if flash else PACKED_SDPA
-
-
 def build(setting: Setting, attention: str) -> Any:
     """Return the model in training mode on its device, as the trainer prepares it."""
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    from src.training.losses import add_chunked_loss
 
     config = Qwen2Config(
         **setting.shape, max_position_embeddings=4096, tie_word_embeddings=True, use_cache=False
@@ -202,6 +202,7 @@ def build(setting: Setting, attention: str) -> Any:
     torch.manual_seed(0)
     with torch.device(setting.device):
         model = Qwen2ForCausalLM(config)
+    add_chunked_loss(model)
     if setting.checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if setting.compiled:

@@ -161,10 +161,10 @@ def _trainer(
     """Return step 2's trainer on a device of its own, and its store."""
     from src.run.metrics import MetricLog
     from src.training.checkpoints import CheckpointStore
-    from src.training.policy import choose_attention, load_policy
+    from src.training.policy import load_policy
     from src.training_worker import SftTrainer
 
-    policy = load_policy(config.model.path, config, choose_attention(config))
+    policy = load_policy(config.model.path, config, config.train.attention)
     store = CheckpointStore(folder, config.train.keep)
     metrics = MetricLog([clock])  # type: ignore[list-item]
     seed, train = config.run.seed, config.train

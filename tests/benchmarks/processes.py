@@ -13,7 +13,7 @@ from typing import Any
 
 from src.config.loading import load_config, with_values
 from src.config.schema import Config
-from src.run.devices import prepare_main_process, worker_environment
+from src.run.processes import prepare_main_process, worker_environment
 
 TINY = "config/tiny/sft_config.yaml"
 SMOLLM2 = "config/smollm2/sft_config.yaml"

@@ -146,7 +146,7 @@ def train(point: Point) -> Measured:
     from transformers import AutoTokenizer
 
     from src.run.metrics import MetricLog
-    from src.training.attention import PACKED_SDPA
+    from src.training.attention import PACKED
     from src.training.checkpoints import CheckpointStore
     from src.training.optimization import Schedule
     from src.training.throughput import memory_gib, training_flops
@@ -157,7 +157,7 @@ def train(point: Point) -> Measured:
     tokenizer = AutoTokenizer.from_pretrained(TINY_BASE)
     cpu = torch.device("cpu")
     start_gib = memory_gib(cpu)
-    model = build_model(point.shape, tokenizer, PACKED_SDPA)
+    model = build_model(point.shape, tokenizer, PACKED)
     examples = random_examples(len(tokenizer), point.length, point.rows * (1 + STEPS))
     with TemporaryDirectory() as folder:
         store = CheckpointStore(Path(folder), keep=1)

@@ -23,7 +23,7 @@ from src.run.metrics import MetricLog
 from src.training.batching import Example
 from src.training.checkpoints import CheckpointStore
 from src.training.optimization import Schedule
-from src.training.policy import choose_attention, load_policy, load_tokenizer
+from src.training.policy import load_policy, load_tokenizer
 from src.training_worker import SftTrainer as OurTrainer
 from tests.benchmarks.processes import benchmark_config
 from tests.benchmarks.workload import build_training_examples
@@ -94,7 +94,7 @@ def ours(work: Work, sizes: Sequence[int]) -> list[Speed]:
     config = work.config()
     tokenizer = load_tokenizer(work.model, config)
     examples = work.examples(tokenizer)
-    policy = load_policy(work.model, config, choose_attention(config))
+    policy = load_policy(work.model, config, config.train.attention)
     warm_up, timed = examples[: work.batch_size], examples[work.batch_size :]
     _our_pass(policy, tokenizer, work.config(sizes[0]), warm_up)
     return [_our_pass(policy, tokenizer, work.config(size), timed) for size in sizes]

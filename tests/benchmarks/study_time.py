@@ -142,13 +142,13 @@ def run_study(config: Config) -> Trials:
     from src.eval_worker import EvalWorker
     from src.search.study import open_study
     from src.search.trials import TRIAL_FAILURES, TrialRunner, keep_best
-    from src.training.policy import choose_attention, load_policy
+    from src.training.policy import load_policy
 
     run, tokenizer, examples, tasks = _prepared(config)
     started = time.perf_counter()
     queue = open_study(run.folder, config, TRIAL_FAILURES)
     with EvalWorker(config, config.model.path, tasks) as worker:
-        policy = load_policy(config.model.path, config, choose_attention(config))
+        policy = load_policy(config.model.path, config, config.train.attention)
         runner = TrialRunner(run, policy, tokenizer, examples, worker)
         queue.work(runner, after_trial=lambda: keep_best(queue, config.search.rescore_top))
         seconds = time.perf_counter() - started
@@ -168,12 +168,12 @@ def run_again(config: Config, tried: list[PastTrial]) -> float:
     """Run past trials with a policy of their own each and an engine for each checkpoint."""
     from src.search.study import TrialPruned
     from src.search.trials import TrialRunner
-    from src.training.policy import choose_attention, load_policy
+    from src.training.policy import load_policy
 
     run, tokenizer, examples, tasks = _prepared(config)
     started = time.perf_counter()
     for trial in tried:
-        policy = load_policy(config.model.path, config, choose_attention(config))
+        policy = load_policy(config.model.path, config, config.train.attention)
         runner = TrialRunner(run, policy, tokenizer, examples, RebuiltWorker(config, tasks))
         try:
             runner(trial)

@@ -141,14 +141,14 @@ def write_checkpoints(
     from src.run.metrics import MetricLog
     from src.training.checkpoints import CheckpointStore
     from src.training.optimization import Schedule
-    from src.training.policy import choose_attention, load_policy, load_tokenizer
+    from src.training.policy import load_policy, load_tokenizer
     from src.training_worker import SftTrainer
 
     train, model = config.train, config.model.path
     tokenizer = load_tokenizer(model, config)
     total = steps[-1] * train.batch_size
     examples = build_training_examples(file, tokenizer, train.max_tokens, total)
-    policy: PreTrainedModel = load_policy(model, config, choose_attention(config))
+    policy: PreTrainedModel = load_policy(model, config, config.train.attention)
     store = CheckpointStore(folder, keep=len(steps))
     trainer = SftTrainer(policy, tokenizer, train, store, MetricLog([]), 17, resumable=False)
     schedule = Schedule(steps[-1], frozenset(steps), total)

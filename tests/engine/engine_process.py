@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from src.config.loading import load_config
+from src.config.schema import Config
 from src.run.processes import worker_environment
 
 
@@ -41,7 +42,9 @@ def swapped_logprobs(first: Path, second: Path, ids: list[list[int]]) -> list[li
     return after
 
 
-def verified_loads(first: Path, second: Path, plant: str) -> list[str]:
+def verified_loads(
+    first: Path, second: Path, plant: str, config: Config | None = None
+) -> list[str]:
     """Load two checkpoints through the verifier with one failure planted; return what it said."""
     from src.engine import vllm_engine
     from src.engine.swap_verifier import StaleWeightsError, SwapVerifier
@@ -50,7 +53,7 @@ def verified_loads(first: Path, second: Path, plant: str) -> list[str]:
         vllm_engine.dispatch_cpu_unquantized_gemm = lambda *_, **__: None
     if plant == "swap does nothing":
         vllm_engine.swap_weights = lambda *_: None
-    engine = vllm_engine.VllmEngine(str(first), tiny_config())
+    engine = vllm_engine.VllmEngine(str(first), config or tiny_config())
     verifier = SwapVerifier(engine, tolerance=0.05, loaded=str(first))
     said = []
     for folder in (first, second):

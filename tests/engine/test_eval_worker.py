@@ -107,10 +107,10 @@ def test_one_request_scores_several_sets(worker, trained, tasks):
 def test_the_engines_loss_is_the_policys(worker, trained, tasks):
     report = worker.evaluate(trained, "validation")["validation"]
     config = tiny_config()
-    model = load_policy(str(trained.folder), config, "packed_sdpa")
+    model = load_policy(str(trained.folder), config, "packed")
     examples = tasks["validation"].targets
     with torch.no_grad():
-        total = summed_nll(model, "packed_sdpa", pack(examples, model.device)).item()
+        total = summed_nll(model, "packed", pack(examples, model.device)).item()
     assert report.nll == pytest.approx(total / sum(e.target_tokens for e in examples), rel=0.05)
 
 

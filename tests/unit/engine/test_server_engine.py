@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+import pytest
 import torch
 
 from src.config.schema import SamplingConfig
@@ -53,7 +54,7 @@ class FakeClient:
 
 def test_rollouts_keep_their_keys_seeds_and_ends(tokenizer):
     client = FakeClient(tokenizer)
-    pool = ServerRolloutPool(client, tokenizer, SAMPLING, min_tokens=4)
+    pool = ServerRolloutPool(client, tokenizer, SAMPLING, context=64, min_tokens=4)
     for key in range(6):
         pool.add(key, [key], seed=10 + key)
     seen = {}
@@ -74,7 +75,7 @@ def test_rollouts_keep_their_keys_seeds_and_ends(tokenizer):
 
 def test_the_engine_evaluates_scores_and_swaps(tokenizer, tmp_path):
     client = FakeClient(tokenizer)
-    engine = ServerEngine(client, tokenizer, torch.device("cpu"))
+    engine = ServerEngine(client, tokenizer, 64, torch.device("cpu"))
     prompts = ["one", "two"]
     completions = dict(engine.stream(prompts, SAMPLING, [11, 14]))
     assert not completions[0].truncated
@@ -84,3 +85,47 @@ def test_the_engine_evaluates_scores_and_swaps(tokenizer, tmp_path):
     engine.swap(tmp_path)
     assert "model.embed_tokens.weight" in client.received
     assert client.resets == 1
+
+
+class TextClient(FakeClient):
+    """Completes everything with one text."""
+
+    def __init__(self, tokenizer, text: str) -> None:
+        super().__init__(tokenizer)
+        self._text = text
+
+    def generate(self, prompts: list[list[int]], **arguments: Any) -> dict[str, Any]:
+        self.asked.append(arguments)
+        ids = self._tokenizer(self._text, add_special_tokens=False)["input_ids"]
+        return {"completion_ids": [ids], "logprobs": [[[-0.5]] * len(ids)]}
+
+
+@pytest.mark.parametrize("tail", ["\n", "\n\n", ". ", ""])
+def test_a_last_token_that_reaches_beyond_the_stop_text_is_no_cut(tokenizer, tail):
+    """vLLM cuts its text at the stop text and keeps the whole last token, such as `>` + newline."""
+    client = TextClient(tokenizer, f" 5 </think> <answer> 5 </answer>{tail}")
+    pool = ServerRolloutPool(client, tokenizer, SAMPLING, context=64)
+    pool.add(0, [7], seed=1)
+    ((_, rollout),) = pool.ended()
+    assert rollout.finished
+    assert rollout.text.endswith("<answer> 5 </answer>")
+
+
+def test_a_text_without_the_stop_text_was_cut(tokenizer):
+    pool = ServerRolloutPool(TextClient(tokenizer, " 5 </answer"), tokenizer, SAMPLING, context=64)
+    pool.add(0, [7], seed=1)
+    ((_, rollout),) = pool.ended()
+    assert not rollout.finished
+
+
+def test_prompts_get_the_room_that_the_context_leaves_them(tokenizer):
+    """`vllm serve` refuses a prompt beside which max_tokens have no room."""
+    client = TextClient(tokenizer, " 1")
+    pool = ServerRolloutPool(client, tokenizer, SAMPLING, context=10, min_tokens=4)
+    for key, length in enumerate((2, 7, 10, 11)):
+        pool.add(key, [5] * length, seed=key)
+    ended = dict(pool.ended())
+    assert sorted(asked["max_tokens"] for asked in client.asked) == [3, 8]
+    assert sorted(asked["generation_kwargs"]["min_tokens"] for asked in client.asked) == [3, 4]
+    for key in (2, 3):
+        assert (ended[key].ids, ended[key].finished) == ([], False)

@@ -60,7 +60,7 @@ def sequence_logprobs(model, prompt_ids: list[int], ids: list[int]) -> np.ndarra
 
 
 def build(
-    tokenizer, folder, recipe: str, attention: str = "packed_sdpa", **more: object
+    tokenizer, folder, recipe: str, attention: str = "packed", **more: object
 ) -> PolicyTrainer:
     settings = {
         "grpo.recipe": recipe,
@@ -198,9 +198,9 @@ def test_truncated_completions_are_masked_and_no_others(tokenizer, tmp_path):
     assert expected.count(0) == 1
 
 
-@pytest.mark.parametrize("attention", ["packed_sdpa", "sdpa"])
+@pytest.mark.parametrize("attention", ["packed", "sdpa"])
 def test_a_packed_row_scores_as_each_sequence_alone(attention, tokenizer, tmp_path):
-    """With `packed_sdpa` the members of a group share one copy of their prompt."""
+    """With `packed` the members of a group share one copy of their prompt."""
     trainer = build(tokenizer, tmp_path, "grpo", attention)
     inputs = generated(trainer)
     ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], 1)

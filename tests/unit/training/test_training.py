@@ -10,12 +10,12 @@ import time
 import pytest
 import torch
 
-from src.config.loading import ConfigError, load_config, with_values
 from src.config.training import TrainConfig
 from src.data.prompts import load_prompt
 from src.run.metrics import JsonlSink, MetricLog
 from src.sft.examples import build_examples
 from src.sft.rows import rows_from_problems
+from src.training.attention import packing_arguments
 from src.training.batching import micro_batches, pack, shuffled_steps
 from src.training.checkpoints import (
     CheckpointStore,
@@ -23,9 +23,8 @@ from src.training.checkpoints import (
     Score,
     verify_checkpoint,
 )
-from src.training.losses import summed_entropy, summed_nll, target_logits
+from src.training.losses import add_chunked_loss, summed_nll, target_scores
 from src.training.optimization import EarlyStopping, Schedule, build_optimizer, learning_rate_factor
-from src.training.policy import choose_attention
 from src.training.throughput import training_flops
 from src.training_worker import SftTrainer
 from tests.conftest import two_layer_model
@@ -64,10 +63,21 @@ def make_examples(tokenizer, count=24):
     return build_examples(rows, tokenizer, max_tokens=512, keep="verified").examples
 
 
-def packed_model(tokenizer, attention="packed_sdpa"):
+def packed_model(tokenizer, attention="packed"):
     model = two_layer_model(tokenizer, tied=True)
     model.set_attn_implementation(attention)
+    add_chunked_loss(model)
     return model
+
+
+def target_logits(model, attention, batch):
+    """Logits (N, V) of a row's target tokens."""
+    return model(
+        input_ids=batch.ids,
+        position_ids=batch.positions,
+        use_cache=False,
+        **packing_arguments(attention, batch),
+    ).logits[0, batch.predicts]
 
 
 def settings(**values):
@@ -96,7 +106,7 @@ def trained(tokenizer, examples, folder, config, *, resume=False, stop_after=Non
 # Packing
 
 
-@pytest.mark.parametrize("attention", ["packed_sdpa", "sdpa"])
+@pytest.mark.parametrize("attention", ["packed", "sdpa"])
 def test_a_sequence_in_a_packed_row_has_the_logits_it_has_alone(tokenizer, examples, attention):
     model = packed_model(tokenizer, attention).eval()
     chosen = examples[:5]
@@ -112,8 +122,8 @@ def test_prompts_and_neighbours_never_contribute(tokenizer, examples):
     first, second, third = examples[:3]
     other = examples[3]
     with torch.no_grad():
-        before = target_logits(model, "packed_sdpa", pack([first, second, third], CPU))
-        after = target_logits(model, "packed_sdpa", pack([first, other, third], CPU))
+        before = target_logits(model, "packed", pack([first, second, third], CPU))
+        after = target_logits(model, "packed", pack([first, other, third], CPU))
     ours, last = first.target_tokens, third.target_tokens
     assert torch.equal(before[:ours], after[:ours])
     assert (before[-last:] - after[-last:]).abs().max() < 1e-5
@@ -124,7 +134,7 @@ def test_prompts_and_neighbours_never_contribute(tokenizer, examples):
 def test_the_loss_equals_one_computed_by_hand_in_float64(tokenizer, examples):
     model = packed_model(tokenizer).double().eval()
     chosen = examples[:4]
-    ours = summed_nll(model, "packed_sdpa", pack(chosen, CPU)).item()
+    ours = summed_nll(model, "packed", pack(chosen, CPU)).item()
     expected = 0.0
     for example in chosen:
         logits = model(input_ids=torch.tensor([example.ids])).logits[0]
@@ -136,8 +146,12 @@ def test_the_loss_equals_one_computed_by_hand_in_float64(tokenizer, examples):
 
 
 def test_entropy_equals_one_computed_by_hand(tokenizer, examples):
-    logits = torch.tensor([[0.0, 0.0], [100.0, 0.0]])
-    assert summed_entropy(logits).item() == pytest.approx(0.6931472, abs=1e-6)
+    model, batch = packed_model(tokenizer).eval(), pack(examples[:3], CPU)
+    with torch.no_grad():
+        shares = target_logits(model, "packed", batch).double().softmax(-1)
+    expected = torch.special.entr(shares).sum().item()
+    found = target_scores(model, "packed", batch, entropy=True).entropy.item()
+    assert found == pytest.approx(expected, rel=1e-6)
 
 
 def test_the_gradient_does_not_depend_on_the_cut(tokenizer, examples):
@@ -147,7 +161,7 @@ def test_the_gradient_does_not_depend_on_the_cut(tokenizer, examples):
     for size in (8, 4, 2, 1):
         model = packed_model(tokenizer)
         for group in micro_batches(step, size)[0]:
-            (summed_nll(model, "packed_sdpa", pack(group, CPU)) / tokens).backward()
+            (summed_nll(model, "packed", pack(group, CPU)) / tokens).backward()
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
     for other in gradients[1:]:
         assert (gradients[0] - other).abs().max() < 1e-6
@@ -176,13 +190,6 @@ def test_every_example_is_seen_once_an_epoch(examples):
     assert sorted(e.ids for e in seen[:24]) == sorted(e.ids for e in examples)
     assert seen[:24] != seen[24:]
     assert batches == list(shuffled_steps(examples, 7, len(examples) * 2, seed=1))
-
-
-def test_flash_attention_without_a_gpu_is_refused():
-    tiny = load_config(["config/tiny/sft_config.yaml"])
-    assert choose_attention(tiny) == "packed_sdpa"
-    with pytest.raises(ConfigError, match="packed_sdpa"):
-        choose_attention(with_values(tiny, {"train.attention": "flash_attention_2"}))
 
 
 def test_flops_of_a_step_by_hand(tokenizer):

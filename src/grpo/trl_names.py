@@ -1,0 +1,75 @@
+"""TRL's names for our settings and metrics; nothing else of the project knows them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from src.config.schema import Config
+from src.run.devices import is_cpu
+from src.run.processes import launched_sharding, process_count
+
+TRL_METRICS = {
+    "loss": "train/loss",
+    "reward_std": "grpo/reward_std",
+    "kl": "grpo/kl",
+    "clip_ratio/region_mean": "grpo/clip_rate",
+    "grad_norm": "train/grad_norm",
+    "learning_rate": "train/learning_rate",
+}
+_SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
+
+
+def trl_values(config: Config, output_folder: Path) -> dict[str, Any]:
+    """Return the arguments of TRL's GRPOConfig for a configuration."""
+    grpo, sampling = config.grpo, config.sampling
+    return {
+        "output_dir": str(output_folder),
+        "seed": config.run.seed,
+        "max_steps": grpo.steps,
+        "learning_rate": grpo.learning_rate,
+        "lr_scheduler_type": _SCHEDULES[grpo.schedule],
+        "warmup_steps": grpo.warmup_steps,
+        "adam_beta1": 0.9,
+        "adam_beta2": grpo.adam_beta2,
+        "weight_decay": grpo.weight_decay,
+        "max_grad_norm": grpo.max_grad_norm,
+        "per_device_train_batch_size": grpo.micro_batch_size,
+        "gradient_accumulation_steps": grpo.accumulation(process_count()),
+        "num_generations": grpo.group_size,
+        "num_iterations": grpo.iterations,
+        "max_completion_length": sampling.max_completion_tokens,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "beta": grpo.kl_beta,
+        "epsilon": grpo.clip_low,
+        "epsilon_high": grpo.clip_high,
+        "scale_rewards": "group" if grpo.scale_rewards else "none",
+        "loss_type": grpo.loss,
+        "mask_truncated_completions": grpo.mask_truncated,
+        "reward_weights": list(grpo.rewards.weights().values()),
+        # Corrected in the training pass instead, which saves one of the forward passes.
+        "vllm_importance_sampling_correction": False,
+        # The policy is autocast where it is scored. FSDP2's own mixed precision would hand out
+        # log-probabilities in bfloat16; DeepSpeed's engine knows no other way.
+        "bf16": config.train.bf16_autocast and launched_sharding() == "deepspeed",
+        "gradient_checkpointing": grpo.gradient_checkpointing,
+        "gradient_checkpointing_kwargs": {"use_reentrant": False},
+        "ddp_find_unused_parameters": False,
+        # Sharded gradients are summed micro-batch by micro-batch: whole ones would not fit.
+        "accelerator_config": {
+            "gradient_accumulation_kwargs": {"sync_each_batch": launched_sharding() == "fsdp"}
+        },
+        "use_cpu": is_cpu(config.devices.train),
+        "use_vllm": True,
+        "vllm_mode": grpo.mode,
+        "vllm_server_base_url": grpo.server_url,
+        "vllm_gpu_memory_utilization": grpo.engine_memory_fraction,
+        "vllm_max_model_length": config.engine.max_model_tokens,
+        "save_strategy": "steps",
+        "save_steps": grpo.save_every,
+        "ignore_data_skip": True,  # the rollout source knows where it was
+        "logging_steps": 1,
+        "disable_tqdm": True,
+        "report_to": [],
+    }

@@ -1,0 +1,154 @@
+"""Which device each process of a run gets, with the GPUs of other machines faked."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from src.config.loading import ConfigError, with_values
+from src.config.schema import Config
+from src.run import processes
+from src.run.processes import (
+    check_devices,
+    evaluation_device,
+    prepare_main_process,
+    training_device,
+    visible_gpus,
+    worker_environment,
+)
+
+LONG = ["GPU-" + 36 * "a", "GPU-" + 36 * "b"]
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Say how many cards there are, what CUDA_VISIBLE_DEVICES held, and how many train here."""
+    kept = dict(os.environ)
+
+    def say(cards: int, visible: str | None = None, launched: int = 1) -> None:
+        monkeypatch.setattr(processes, "present_gpus", lambda: cards)
+        monkeypatch.setattr(processes, "_VISIBLE_AT_START", visible)
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(launched))
+
+    yield say
+    os.environ.clear()
+    os.environ.update(kept)
+
+
+def configured(train="cuda:0", evaluation="auto") -> Config:
+    return with_values(Config(), {"devices.train": train, "devices.eval": evaluation})
+
+
+@pytest.mark.parametrize(
+    ("cards", "visible", "expected"),
+    [
+        (2, None, ["0", "1"]),
+        (2, "0,1", ["0", "1"]),
+        (8, "2, 3", ["2", "3"]),
+        (2, "1,0", ["1", "0"]),
+        (2, ",".join(LONG), LONG),
+        (1, "MIG-" + 36 * "c", ["MIG-" + 36 * "c"]),
+        (2, "", []),
+        (2, "-1", []),
+        (2, "0,-1,1", ["0"]),
+        (2, "0,7", ["0"]),
+        (0, "0,1", []),
+        (0, LONG[0], []),
+    ],
+)
+def test_visible_gpus_are_those_that_cuda_would_see(machine, cards, visible, expected):
+    machine(cards, visible)
+    assert visible_gpus() == expected
+
+
+@pytest.mark.parametrize(
+    ("visible", "trainer", "worker"),
+    [
+        (None, "0", "1"),
+        ("0,1", "0", "1"),
+        ("2,3", "2", "3"),
+        (",".join(LONG), LONG[0], LONG[1]),
+    ],
+)
+def test_trainer_and_worker_see_a_gpu_each_and_no_other(machine, visible, trainer, worker):
+    machine(4, visible)
+    config = configured()
+    check_devices(config)
+    prepare_main_process(config)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == trainer
+    assert training_device(config) == "cuda:0"
+    for _ in range(2):  # the second time for a worker that is started again
+        with worker_environment(config):
+            assert os.environ["CUDA_VISIBLE_DEVICES"] == worker
+            assert "LOCAL_WORLD_SIZE" not in os.environ
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == trainer
+
+
+def test_the_processes_of_a_machine_see_their_gpus_together(machine, monkeypatch):
+    machine(4, None, launched=2)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    config = configured("cuda:1")
+    prepare_main_process(config)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "1,2"
+    assert training_device(config) == "cuda:1"
+    with worker_environment(config):
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == "3"
+
+
+@pytest.mark.parametrize(
+    ("cards", "launched", "train", "expected"),
+    [
+        (1, 1, "cuda:0", "cuda:0"),
+        (2, 1, "cuda:0", "cuda:1"),
+        (2, 1, "cuda:1", "cuda:0"),
+        (4, 1, "cuda:2", "cuda:3"),
+        (3, 2, "cuda:0", "cuda:2"),
+        (2, 2, "cuda:0", "cuda:0"),
+        (0, 1, "cpu", "cpu"),
+        (2, 1, "cpu:0", "cpu:0"),
+    ],
+)
+def test_auto_evaluates_on_a_gpu_that_nothing_trains_on(machine, cards, launched, train, expected):
+    machine(cards, None, launched)
+    assert evaluation_device(configured(train)) == expected
+
+
+def test_a_worker_without_a_gpu_of_its_own_sees_that_of_the_trainer(machine):
+    machine(1)
+    with worker_environment(configured()):
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == "0"
+    with worker_environment(configured("cpu")):
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+
+
+def test_without_a_gpu_the_message_names_the_cpu_profile_alone(machine):
+    machine(0)
+    with pytest.raises(ConfigError) as error:
+        check_devices(configured())
+    assert "run_pipeline.py --profile tiny" in str(error.value)
+    assert "cuda:0 with" not in str(error.value)
+    assert "--set" not in str(error.value)
+
+
+def test_a_gpu_that_is_not_there_is_refused_with_one_that_is(machine):
+    machine(2)
+    with pytest.raises(ConfigError, match=r"devices\.eval: cuda:2 is not there \(2 GPUs.*cuda:1"):
+        check_devices(configured(evaluation="cuda:2"))
+    machine(2, None, launched=3)
+    with pytest.raises(ConfigError, match="3 processes need cuda:0 to cuda:2, and 2 GPUs"):
+        check_devices(configured())
+    machine(2, "GPU-8932f937")
+    with pytest.raises(ConfigError, match="'GPU-8932f937' is a shortened name"):
+        check_devices(configured())
+
+
+@pytest.mark.parametrize("evaluation", ["auto", "cuda:1"])
+def test_several_trainers_and_an_evaluation_worker_share_no_gpu(machine, evaluation):
+    machine(2, None, launched=2)
+    config = configured(evaluation=evaluation)
+    with pytest.raises(ConfigError, match=r"leaves no GPU of 2 .* launch 1 process"):
+        check_devices(config)
+    check_devices(config, beside=False)  # step 3 has its engine inside the trainer
+    machine(3, None, launched=2)
+    check_devices(configured())
