@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from src.config.loading import ROOT
 from src.config.schema import Config
 from src.data.prompts import load_prompt
-from src.run.devices import device_index
-from src.run.processes import gpu_count, process_count, thread_count
-
-_GIB = 1024**3
-_HUB_TRAIN_ROWS = 7_500
-_HUB_TEST_ROWS = 5_000
-_KV_SEQUENCES = 64
-STRATEGIES = ("ddp", "zero2", "fsdp2", "zero3")
+from src.run.devices import device_index, is_cpu
+from src.run.processes import (
+    evaluation_device,
+    gpu_count,
+    local_process_count,
+    process_count,
+    thread_count,
+)
+from src.stages.cards import (
+    ASSUMED_GB,
+    beside_training,
+    card_memory_gib,
+    engine_need,
+    planned_fraction,
+    usable_gib,
+)
+from src.stages.memory import (
+    STRATEGIES,
+    grpo_memory_gib,
+    host_memory_gib,
+    training_memory_gib,
+)
+from src.stages.model_shape import model_shape
+from src.stages.promises import broken_promises
+from src.stages.row_counts import sft_rows, test_rows, train_rows, validation_rows
 
 
 def describe_plan(stage: str, config: Config) -> str:
@@ -35,66 +50,9 @@ def describe_plan(stage: str, config: Config) -> str:
         "step1_sft_hyper": _search,
         "step2_sft": _training,
         "step3_GRPO": _grpo,
-    }.get(stage, _evaluation)
-    return "\n".join([*lines, *(f"  {line}" for line in describe(config))])
-
-
-def model_size(config: Config) -> tuple[int, int, int]:
-    """Return (parameters, hidden width, layers), measured where the model is a local folder."""
-    model = config.model
-    file = ROOT / model.path / "config.json"
-    if not file.is_file():
-        return model.parameters, model.hidden_size, model.layers
-    shape = json.loads(file.read_text(encoding="utf-8"))
-    stored = sum(shard.stat().st_size for shard in file.parent.glob("*.safetensors"))
-    return stored // 2, shape["hidden_size"], shape["num_hidden_layers"]
-
-
-def key_width(config: Config) -> int:
-    """Return the width of all key-value heads' keys, read where the model is a local folder."""
-    file = ROOT / config.model.path / "config.json"
-    if not file.is_file():
-        return config.model.key_width
-    shape = json.loads(file.read_text(encoding="utf-8"))
-    heads = shape["num_attention_heads"]
-    width = shape.get("head_dim") or shape["hidden_size"] // heads
-    return width * shape.get("num_key_value_heads", heads)
-
-
-def training_memory_gib(config: Config, tokens: int, checkpointing: bool) -> float:
-    """Estimate the trainer's memory for one micro-batch of `tokens` tokens, in GiB.
-
-    Weights, gradients and two Adam moments take 16 bytes a parameter in float32. Activations in
-    bfloat16 take 2 bytes x hidden width a token and layer with checkpointing, about 34 x hidden
-    width without (Korthikanti et al. 2022, section 4.1, without the attention matrix).
-    """
-    parameters, hidden, layers = model_size(config)
-    activations = tokens * hidden * layers * (2 if checkpointing else 34)
-    a_parameter = 16 if config.model.weight_dtype == "float32" else 8
-    return (a_parameter * parameters + activations) / _GIB
-
-
-def grpo_memory_gib(config: Config, processes: int, strategy: str) -> dict[str, float]:
-    """Estimate GRPO's memory on each device by what it goes to, in GiB.
-
-    Trainer: 16 bytes a parameter (float32 weights, gradients and two Adam moments), of which ZeRO-2
-    shares out the last 12 and FSDP2 and ZeRO-3 all. Activations as in `training_memory_gib`.
-    Colocated engine: bfloat16 weights and a KV cache with room for 64 sequences of
-    `engine.max_model_tokens`, fewer where a process has fewer; a server has them elsewhere.
-    """
-    grpo = config.grpo
-    parameters, hidden, layers = model_size(config)
-    whole = {"ddp": 16.0, "zero2": 4 + 12 / processes}.get(strategy, 16 / processes)
-    tokens = grpo.micro_batch_size * config.sampling.max_completion_tokens
-    factor = 2 if grpo.gradient_checkpointing else 34
-    parts = {"trainer": whole * parameters, "activations": tokens * hidden * layers * factor}
-    if grpo.mode == "colocate":
-        sequences = min(_KV_SEQUENCES, grpo.completions_per_step // processes)
-        # Keys and values in bfloat16.
-        a_token = 2 * 2 * layers * key_width(config)
-        parts["engine"] = 2 * parameters
-        parts["KV cache"] = sequences * config.engine.max_model_tokens * a_token
-    return {name: value / _GIB for name, value in parts.items()}
+    }.get(stage, _scoring)
+    lines += [f"  {line}" for line in describe(config)]
+    return "\n".join([*lines, *(f"  WARNING {line}" for line in broken_promises(stage, config))])
 
 
 def describe_batch(config: Config, processes: int) -> str:
@@ -112,66 +70,66 @@ def _data(config: Config) -> str:
         return f"{data.train_file} / {data.test_file}"
     if data.source == "synthetic":
         return (
-            f"generated: {data.train_rows or 1600} train, {data.validation_rows} validation, "
-            f"{data.test_rows or 1000} test"
+            f"generated: {train_rows(config)} train, {data.validation_rows} validation, "
+            f"{test_rows(config)} test"
         )
     source = data.numina_dataset if data.source == "numina" else data.hub_dataset
     return f"{source} from the hub ({len(data.subjects)} subjects), test {data.hub_dataset}"
 
 
-def _train_rows(config: Config) -> int:
-    known = config.data.train_rows
-    return known or max(1, _HUB_TRAIN_ROWS - config.data.validation_rows)
-
-
 def _devices(config: Config) -> Iterator[str]:
-    for role in ("train", "eval"):
-        device = getattr(config.devices, role)
+    for role, device in (("train", config.devices.train), ("eval", evaluation_device(config))):
         index = device_index(device, f"devices.{role}")
         if index is None:
             state = f"{thread_count(config, device)} threads"
         else:
             state = "present" if index < gpu_count() else "NOT PRESENT on this machine"
         yield f"{role + ' device':<13} {device} ({state})"
-    parameters, hidden, layers = model_size(config)
+    shape = model_shape(config)
     yield (
-        f"model         {config.model.path}: {parameters / 1e6:,.1f} M parameters, hidden "
-        f"{hidden}, {layers} layers"
+        f"model         {config.model.path}: {shape.parameters / 1e6:,.1f} M parameters, hidden "
+        f"{shape.hidden_size}, {shape.layers} layers"
+        f"{' (ASSUMED: not here yet, and model.* does not say)' if shape.assumed else ''}"
     )
 
 
-def _evaluation(config: Config) -> Iterator[str]:
+def _scoring(config: Config) -> Iterator[str]:
+    yield _evaluation(config)
+    weights, device = engine_need(config, 1).weights, evaluation_device(config)
+    if is_cpu(device):
+        takes = f"{config.engine.cpu_cache_gib} GiB of KV cache"
+    elif device == config.devices.train:
+        takes = f"{config.engine.memory_fraction / 2:g} of {device}, half of engine.memory_fraction"
+    else:
+        takes = f"{config.engine.memory_fraction:g} of {device}"
+    yield f"memory        evaluation engine: weights {weights:.2f} GiB; it takes {takes}"
+
+
+def _evaluation(config: Config) -> str:
     sampling = config.sampling
-    rows = config.data.test_rows or _HUB_TEST_ROWS
-    parameters, _, _ = model_size(config)
-    yield (
-        f"evaluation    {rows} test problems, T {sampling.temperature}, top_p {sampling.top_p}, "
-        f"at most {sampling.max_completion_tokens} new tokens, stop {sampling.stop!r}"
-    )
-    yield (
-        f"memory        engine weights {2 * parameters / _GIB:.2f} GiB on {config.devices.eval}, "
-        "the rest of its share for the KV cache"
+    return (
+        f"evaluation    {test_rows(config)} test problems, T {sampling.temperature}, "
+        f"top_p {sampling.top_p}, at most {sampling.max_completion_tokens} new tokens, "
+        f"stop {sampling.stop!r}"
     )
 
 
 def _training(config: Config) -> Iterator[str]:
     train, processes = config.train, process_count()
-    rows = _train_rows(config)
-    steps = train.steps(rows)
+    rows = sft_rows(config)
+    steps, scored = train.steps(rows), train.checkpoint_steps(rows)
+    about = "about " if train.evaluate_every is None else ""
     yield (
         f"training      {rows} examples x {train.epochs} epochs = {steps} steps of "
         f"{train.batch_size} ({processes} process(es) x {train.accumulation(processes)} "
         f"micro-batches of {train.micro_batch_size}, packed)"
     )
     yield (
-        f"checkpoints   every {train.evaluate_every} steps and at the end, each scored on "
-        f"{min(train.validation_rows, config.data.validation_rows)} validation problems"
+        f"evaluations   {len(scored)} in training, {about}every {scored[0]} steps and at the end, "
+        f"each on {validation_rows(config, train.validation_rows)} validation problems"
     )
-    memory = training_memory_gib(
-        config, train.micro_batch_size * train.max_tokens, train.gradient_checkpointing
-    )
-    yield f"memory        about {memory:.1f} GiB on {config.devices.train}, logits not counted"
-    yield from _evaluation(config)
+    yield from _training_memory(config, processes)
+    yield from _scoring(config)
 
 
 def _search(config: Config) -> Iterator[str]:
@@ -179,7 +137,8 @@ def _search(config: Config) -> Iterator[str]:
     yield (
         f"search        {search.trials} trials of at most {search.examples} examples, scored at "
         f"{search.rung_examples} examples on "
-        f"{min(search.validation_rows, config.data.validation_rows)} validation problems"
+        f"{validation_rows(config, search.validation_rows)} validation problems, pruned at "
+        f"{search.pruning_rungs()}"
     )
     for path, space in search.space.items():
         yield f"  {path}: {space.model_dump()}"
@@ -198,10 +157,68 @@ def _grpo(config: Config) -> Iterator[str]:
         f"{grpo.completions_per_step} completions a step, {grpo.steps} steps, vLLM {grpo.mode}"
     )
     yield f"batch         {describe_batch(config, processes)}"
-    for strategy in STRATEGIES:
-        parts = grpo_memory_gib(config, processes, strategy)
-        listed = ", ".join(f"{name} {value:.1f}" for name, value in parts.items())
-        yield (
-            f"memory        {strategy:<5} about {sum(parts.values()):.1f} GiB a device ({listed})"
-        )
-    yield from _evaluation(config)
+    yield (
+        f"evaluations   {len(grpo.evaluation_steps)} in training, before the first step, every "
+        f"{grpo.evaluate_every} steps and at the end, each on "
+        f"{validation_rows(config, grpo.validation_rows)} validation problems; "
+        f"{len(grpo.save_steps)} resumable states"
+    )
+    yield from _grpo_memory(config, processes)
+    yield _evaluation(config)
+
+
+def _training_memory(config: Config, processes: int) -> Iterator[str]:
+    strategies = ("ddp", "fsdp2") if processes > 1 else ("ddp",)
+    for strategy in strategies:
+        items = training_memory_gib(config, processes, strategy)
+        yield _itemised(strategy, items)
+        if not is_cpu(config.devices.train):
+            for name, card in _cards(config).items():
+                yield f"              {name}: {beside_training(config, card, sum(items.values()))}"
+    yield from _host(config, checkpoints_copied=True)
+
+
+def _grpo_memory(config: Config, processes: int) -> Iterator[str]:
+    strategies = STRATEGIES if processes > 1 else ("ddp",)
+    for strategy in strategies:
+        yield _itemised(strategy, grpo_memory_gib(config, processes, strategy))
+        if not is_cpu(config.devices.train):
+            for name, card in _cards(config).items():
+                fits = _rollout_engine(config, card, processes, strategy)
+                yield f"              {name}: {fits}"
+    yield from _host(config, checkpoints_copied=False)
+
+
+def _rollout_engine(config: Config, card_gib: float, processes: int, strategy: str) -> str:
+    share = planned_fraction(config, card_gib, processes, strategy)
+    if share is None:
+        return "does not fit"
+    if config.grpo.mode == "server":
+        return "fits"
+    need, reserved = engine_need(config, processes), share * card_gib
+    return (
+        f"rollout engine {share:g} = {reserved:.1f} GiB, room for {need.cached(reserved)} of "
+        f"{need.sequences} whole sequences"
+    )
+
+
+def _cards(config: Config) -> dict[str, float]:
+    """Return the memory of the cards to speak of: those here, else the usual ones."""
+    here = card_memory_gib(config)
+    if here is not None:
+        return {f"this GPU ({here:.1f} GiB)": here}
+    return {f"{size} GB (assumed)": usable_gib(size) for size in ASSUMED_GB}
+
+
+def _itemised(strategy: str, items: Mapping[str, float]) -> str:
+    listed = ", ".join(f"{name} {size:.1f}" for name, size in items.items() if size >= 0.05)
+    return (
+        f"memory        {strategy:<5} about {sum(items.values()):.1f} GiB a device"
+        f"{f' ({listed})' if listed else ''}"
+    )
+
+
+def _host(config: Config, *, checkpoints_copied: bool) -> Iterator[str]:
+    host = host_memory_gib(config, local_process_count(), checkpoints_copied=checkpoints_copied)
+    if not is_cpu(config.devices.train):
+        yield f"host memory   up to {host:.1f} GiB for weights and copies of them"

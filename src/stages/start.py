@@ -11,8 +11,17 @@ from pathlib import Path
 from src.config.loading import ConfigError, dump_yaml, load_config
 from src.config.schema import Config
 from src.run.directory import GRPO_STAGE, SEARCH_STAGE, ChecksPassed, Run, pipeline_folder
-from src.run.processes import check_devices, prepare_main_process, process_count, process_rank
+from src.run.processes import (
+    check_devices,
+    is_main_process,
+    prepare_main_process,
+    process_count,
+    process_rank,
+)
+from src.stages.cards import check_card
+from src.stages.out_of_memory import end_out_of_memory
 from src.stages.plan import describe_plan
+from src.stages.promises import broken_promises
 from utils.data.row_files import DataError
 from utils.drgrpo_grader import set_children
 
@@ -46,14 +55,23 @@ def run_stage(
         if given.dry_run:
             sys.stdout.write(f"{dump_yaml(config)}\n{describe_plan(stage, config)}\n")
             return
-        check_devices(config)
+        check_devices(config, beside=stage != GRPO_STAGE)
+        if stage == GRPO_STAGE:
+            check_card(config)
         run = Run(stage, config, given.resume, given.check)
         if (given.resume or run.shared) and run.already_finished():
             LOGGER.info("%s: already finished in %s; nothing to do", stage, run.folder)
             return
+        if is_main_process() and not given.check:
+            for line in broken_promises(stage, config):
+                LOGGER.warning("%s", line)
         prepare_main_process(config)
         set_children(config.grader.children)
-        main(config, run)
+        try:
+            main(config, run)
+        except Exception as error:
+            end_out_of_memory(run, error)  # if it is one
+            raise
     except ChecksPassed:
         LOGGER.info("%s: configuration, data, prompt, model and devices are in order", stage)
     except (ConfigError, DataError) as error:

@@ -1,0 +1,274 @@
+"""What fits on a card: the share of the engine that lives beside the trainer, and the plan's words.
+
+vLLM takes its share of the whole card when it starts, whatever it needs; so the share is derived
+from what the engine can use and from what the trainer leaves.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from src.config.loading import ConfigError, with_values
+from src.config.schema import Config
+from src.run.devices import is_cpu
+from src.run.processes import (
+    evaluation_device,
+    launched_strategy,
+    process_count,
+    training_device,
+    training_gpus,
+    visible_gpus,
+)
+from src.stages.memory import GIB, STRATEGIES, grpo_memory_gib
+from src.stages.model_shape import model_shape
+
+LOGGER = logging.getLogger(__name__)
+ASSUMED_GB = (24, 40, 80)
+"""Cards that the plan speaks of where none is present."""
+# Of a card's nominal gigabytes of 2^30 bytes, what CUDA gives out: 23.6 of 24, 39.4 of 40.
+_USABLE = 0.985
+# Of the card, left free: the estimate is one.
+_MARGIN = 0.05
+# Sequences of full length that the engine's cache must have room for.
+_LEAST_SEQUENCES = 16
+# Tokens of a prefill that vLLM measures itself with, as TRL sets it (vllm_generation.py).
+_PREFILL_TOKENS = 4096
+# CUDA graphs of the decoding batch sizes (0.3 to 0.6 GiB in vLLM's own log for such models), and
+# what its kernels hold for themselves, so that a cache is left in any case.
+_GRAPHS_GIB, _KERNELS_GIB = 0.5, 0.5
+# Tables of float32 a sequence and vocabulary entry in vLLM's sampler: logits, log-probabilities,
+# probabilities and the noise they are divided by.
+_SAMPLER_TABLES = 4
+# vLLM's CPU backend asks that so much of the machine's memory be free, and takes cpu_cache_gib.
+_CPU_FRACTION = 0.35
+# Processes that a remedy may suggest.
+_MOST_PROCESSES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class EngineNeed:
+    """What an engine can make use of, in GiB."""
+
+    weights: float
+    workspace: float
+    a_sequence: float
+    sequences: int
+
+    @property
+    def least(self) -> float:
+        """Enough to decode at all."""
+        cached = min(self.sequences, _LEAST_SEQUENCES)
+        return self.weights + self.workspace + cached * self.a_sequence
+
+    @property
+    def most(self) -> float:
+        """Enough for all its sequences at full length; more would lie idle."""
+        return self.weights + self.workspace + self.sequences * self.a_sequence
+
+    def cached(self, reserved: float) -> int:
+        """Return how many sequences of full length have room in so many GiB."""
+        room = (reserved - self.weights - self.workspace) / self.a_sequence
+        return max(0, min(self.sequences, int(room)))
+
+
+def engine_need(config: Config, processes: int) -> EngineNeed:
+    """Estimate what a rollout engine can use: weights, activations, graphs and KV cache."""
+    engine, shape = config.engine, model_shape(config)
+    each = 2 if engine.dtype == "bfloat16" else 4
+    sequences = max(config.grpo.completions_per_step // processes, engine.max_sequences)
+    # Both halves of the MLP and their product beside hidden states and queries.
+    widths = 3 * shape.intermediate_size + 4 * shape.hidden_size
+    activations = each * _PREFILL_TOKENS * widths
+    sampler = 4 * _SAMPLER_TABLES * sequences * shape.vocabulary
+    fixed = _KERNELS_GIB + (0.0 if engine.enforce_eager else _GRAPHS_GIB)
+    a_token = 2 * each * shape.layers * shape.key_width
+    return EngineNeed(
+        weights=each * shape.parameters / GIB,
+        workspace=(activations + sampler) / GIB + fixed,
+        a_sequence=a_token * engine.max_model_tokens / GIB,
+        sequences=sequences,
+    )
+
+
+def engine_fraction(card_gib: float, trainer_gib: float, need: EngineNeed) -> float | None:
+    """Return the engine's share of a card, to three places; None where it does not fit.
+
+    >>> engine_fraction(40.0, 28.0, EngineNeed(3.0, 1.0, 0.05, 256))
+    0.25
+    """
+    left = card_gib * (1 - _MARGIN) - trainer_gib
+    if left < need.least:
+        return None
+    if need.most < left:
+        return math.ceil(need.most / card_gib * 1000) / 1000
+    return math.floor(left / card_gib * 1000) / 1000
+
+
+def planned_fraction(
+    config: Config, card_gib: float, processes: int, strategy: str
+) -> float | None:
+    """Return the share of a card that the rollout engine would take; None where it does not fit."""
+    trainer = sum(grpo_memory_gib(config, processes, strategy).values())
+    given = config.grpo.engine_memory_fraction
+    if config.grpo.mode == "server":
+        return 0.0 if trainer <= card_gib * (1 - _MARGIN) else None
+    if given != "auto":
+        return given if trainer + given * card_gib <= card_gib else None
+    return engine_fraction(card_gib, trainer, engine_need(config, processes))
+
+
+def rollout_fraction(config: Config, card_gib: float | None) -> float:
+    """Return the share of its GPU that this process's rollout engine takes.
+
+    Args:
+        card_gib: memory of the card, as CUDA counts it; None on a CPU.
+
+    Raises:
+        ConfigError: when trainer and engine do not fit together, naming what would.
+    """
+    given = config.grpo.engine_memory_fraction
+    if given != "auto":
+        return given
+    if card_gib is None or config.grpo.mode == "server":
+        return _CPU_FRACTION
+    processes, strategy = process_count(), launched_strategy()
+    found = planned_fraction(config, card_gib, processes, strategy)
+    if found is None:
+        raise ConfigError(_does_not_fit(config, card_gib, processes, strategy))
+    reserved = found * card_gib
+    LOGGER.info(
+        "the rollout engine takes %.3f of a GPU of %.1f GiB: %.1f GiB, room for %d of %d sequences",
+        found, card_gib, reserved, engine_need(config, processes).cached(reserved),
+        engine_need(config, processes).sequences,
+    )  # fmt: skip
+    return found
+
+
+def beside_training(config: Config, card_gib: float, trainer_gib: float) -> str:
+    """Say whether SFT fits on a card, with the evaluation engine where that shares it."""
+    if evaluation_device(config) != config.devices.train:
+        return "fits" if trainer_gib <= card_gib else "does not fit"
+    half = config.engine.memory_fraction / 2
+    if trainer_gib + half * card_gib <= card_gib:
+        return f"fits, with {half * card_gib:.1f} GiB for the evaluation engine"
+    fraction = shared_fraction(config, card_gib, trainer_gib)
+    if fraction is None:
+        return "does not fit"
+    return f"fits with --set engine.memory_fraction={fraction:g}"
+
+
+def shared_fraction(config: Config, card_gib: float, trainer_gib: float) -> float | None:
+    """Return the `engine.memory_fraction` whose half fits beside SFT; None where nothing does."""
+    share = engine_fraction(card_gib, trainer_gib, engine_need(config, 1))
+    return None if share is None else math.floor(200 * share) / 100
+
+
+def check_card(config: Config) -> None:
+    """Refuse GRPO on GPUs that trainer and engine do not fit on, before anything is loaded.
+
+    Raises:
+        ConfigError: naming what would fit.
+    """
+    card = card_memory_gib(config)
+    if card is None or config.grpo.engine_memory_fraction != "auto":
+        return
+    processes, launched = process_count(), launched_strategy()
+    # A check before the launch does not know yet how several processes will share the policy.
+    possible = STRATEGIES if processes > 1 and launched == "ddp" else (launched,)
+    if all(planned_fraction(config, card, processes, name) is None for name in possible):
+        raise ConfigError(_does_not_fit(config, card, processes, launched))
+
+
+def card_memory_gib(config: Config) -> float | None:
+    """Return the memory of the smallest GPU that is trained on, without loading CUDA.
+
+    None where there is none, or no nvidia-smi to ask.
+    """
+    gpus = visible_gpus()
+    names = [gpus[index] for index in training_gpus(config) if index < len(gpus)]
+    if not names or shutil.which("nvidia-smi") is None:
+        return None
+    query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    listed = subprocess.run(
+        [*query, f"--id={','.join(names)}"], capture_output=True, text=True, check=False
+    )
+    sizes = [float(line) for line in listed.stdout.split() if line.replace(".", "").isdigit()]
+    return min(sizes) / 1024 * _USABLE if sizes else None
+
+
+def cuda_memory_gib(config: Config) -> float | None:
+    """Return the memory of the GPU this process trains on, as CUDA counts it; None on a CPU."""
+    # Imported here: the plan answers without torch.
+    import torch  # noqa: PLC0415
+
+    if is_cpu(config.devices.train) or not torch.cuda.is_available():
+        return None
+    return torch.cuda.mem_get_info(training_device(config))[1] / GIB
+
+
+def usable_gib(nominal_gb: float) -> float:
+    """Return what CUDA gives out of a card that is sold with so many gigabytes."""
+    return nominal_gb * _USABLE
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One thing to do about too little memory, and what the run would be then."""
+
+    kind: str
+    does: str
+    config: Config
+    processes: int
+    strategy: str
+
+
+def smaller(size: int) -> list[int]:
+    """Return the divisors of a number below it, largest first.
+
+    >>> smaller(8)
+    [4, 2, 1]
+    """
+    return [divisor for divisor in range(size - 1, 0, -1) if size % divisor == 0]
+
+
+def grpo_changes(config: Config, processes: int, strategy: str) -> Iterator[Change]:
+    """Yield what makes GRPO smaller, what costs least first."""
+    grpo = config.grpo
+    if not grpo.gradient_checkpointing:
+        config = with_values(config, {"grpo.gradient_checkpointing": True})
+        does = "--set grpo.gradient_checkpointing=true"
+        yield Change("checkpointing", does, config, processes, strategy)
+    for size in smaller(grpo.micro_batch_size):
+        cut = with_values(config, {"grpo.micro_batch_size": size})
+        does = f"--set grpo.micro_batch_size={size}"
+        yield Change("micro-batch", does, cut, processes, strategy)
+    more = 2 * processes
+    while more <= _MOST_PROCESSES:
+        if not any(grpo.problems(more)):
+            does = f"step3_GRPO/launch_trl.sh {more} --strategy fsdp2"
+            yield Change("processes", does, config, more, "fsdp2")
+        more *= 2
+    if grpo.mode == "colocate":
+        server = with_values(config, {"grpo.mode": "server"})
+        does = "step3_GRPO/launch_trl.sh --mode server, with vLLM on a GPU of its own"
+        yield Change("server", does, server, processes, strategy)
+
+
+def _does_not_fit(config: Config, card_gib: float, processes: int, strategy: str) -> str:
+    trainer = sum(grpo_memory_gib(config, processes, strategy).values())
+    helps: dict[str, str] = {}
+    for change in grpo_changes(config, processes, strategy):
+        if planned_fraction(change.config, card_gib, change.processes, change.strategy) is not None:
+            helps.setdefault(change.kind, change.does)
+    fits = "; ".join(helps.values()) or "nothing that these settings offer: use larger GPUs"
+    return (
+        f"grpo.engine_memory_fraction: auto: the trainer takes about {trainer:.1f} GiB of a GPU's "
+        f"{card_gib:.1f} ({strategy}, {processes} process(es)), and the rollout engine beside it "
+        f"needs at least {engine_need(config, processes).least:.1f} (--dry-run lists what for). "
+        f"What fits: {fits}"
+    )

@@ -1,0 +1,253 @@
+"""What to do when memory runs out: one paragraph in place of a traceback.
+
+The error may be torch's, vLLM's at the start of an engine, or text that came from the evaluation
+worker. It is told by its words: nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from src.config.loading import with_values
+from src.config.schema import Config
+from src.run.devices import is_cpu
+from src.run.directory import FITTING_STAGES, GRPO_STAGE, SEARCH_STAGE, Run
+from src.run.files import read_jsonl
+from src.run.processes import evaluation_device, launched_strategy, process_count
+from src.stages.cards import (
+    Change,
+    card_memory_gib,
+    engine_need,
+    grpo_changes,
+    planned_fraction,
+    shared_fraction,
+    smaller,
+)
+from src.stages.memory import GIB, grpo_memory_gib, training_memory_gib
+from src.stages.model_shape import model_shape
+
+LOGGER = logging.getLogger(__name__)
+_FAILED = 1
+_TRAINING = (*FITTING_STAGES, GRPO_STAGE)
+_NO_CACHE = r"No available memory for the cache blocks|larger than the available KV cache memory"
+_NOT_FREE = r"Free memory on device .{0,120}?is less than desired"
+_OUT = (
+    r"out of memory\. Tried to allocate|OutOfMemoryError|CUDA error: out of memory|"
+    r"CUBLAS_STATUS_ALLOC_FAILED|DefaultCPUAllocator: (?:can't allocate|not enough) memory"
+)
+_KINDS = {"no cache": _NO_CACHE, "not free": _NOT_FREE, "out": _OUT}
+_EVALUATION = re.compile("could not be scored|evaluation engine could not start|eval-worker")
+# Of the error, quoted.
+_LONGEST_QUOTE = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Shortage:
+    """What ran out, and where."""
+
+    kind: str
+    quote: str
+    in_evaluation: bool
+
+
+def find_shortage(error: BaseException) -> Shortage | None:
+    """Return what an error says about memory; None where it is about something else."""
+    seen: BaseException | None = error
+    texts: list[str] = []
+    while seen is not None and len(texts) < 10:
+        texts.append(f"{type(seen).__name__}: {seen}")
+        seen = seen.__cause__ or seen.__context__
+    text = "\n".join(texts)
+    for kind, pattern in _KINDS.items():
+        if found := re.search(pattern, text, re.DOTALL):
+            return Shortage(kind, _quoted(text, found.start()), bool(_EVALUATION.search(text)))
+    return None
+
+
+def end_out_of_memory(run: Run, error: BaseException) -> None:
+    """Say what to change and end the process, if the error is about memory; else return.
+
+    The traceback goes to the run's log file, or to the terminal where there is none yet.
+
+    Raises:
+        SystemExit: with code 1.
+    """
+    shortage = find_shortage(error)
+    if shortage is None:
+        return
+    files = [
+        handler
+        for handler in logging.getLogger().handlers
+        if isinstance(handler, logging.FileHandler)
+        and Path(handler.baseFilename).parent == run.folder
+    ]
+    told = explain(run.stage, run.config, shortage, _last_step(run.folder))
+    if files:
+        told += f" The traceback is in {files[0].baseFilename}."
+    LOGGER.error("%s", told, exc_info=None if files else error)
+    trace = (type(error), error, error.__traceback__)
+    for handler in files:
+        handler.handle(
+            LOGGER.makeRecord(LOGGER.name, logging.ERROR, __file__, 0, "traceback:", (), trace)
+        )
+    sys.exit(_FAILED)
+
+
+def explain(stage: str, config: Config, shortage: Shortage, step: int | None) -> str:
+    """Return the paragraph: what was done, what had been planned, what to change in which order."""
+    doing = "in its evaluation worker" if shortage.in_evaluation else "in its own process"
+    when = f"after step {step}" if step else "before a first step was logged"
+    changes = list(islice(_changes(stage, config, shortage), 3))
+    listed = "; ".join(f"({number}) {change}" for number, change in enumerate(changes, 1))
+    goes_on = "--resume goes on from the last saved state" if stage in _TRAINING else "start again"
+    return (
+        f"{stage}: memory ran out {when}, {doing}: {shortage.quote} "
+        f"{_planned(stage, config)} Change, in this order: {listed}. Then {goes_on}."
+    )
+
+
+def _quoted(text: str, place: int) -> str:
+    start = text.rfind("\n", 0, place) + 1
+    quote = " ".join(text[start : start + 4 * _LONGEST_QUOTE].split())
+    if len(quote) > _LONGEST_QUOTE:
+        quote = quote[:_LONGEST_QUOTE].rsplit(". ", 1)[0].rstrip(".") + "."
+    return quote if quote.endswith((".", "!")) else quote + "."
+
+
+def _last_step(folder: Path) -> int | None:
+    file = folder / "metrics.jsonl"
+    rows = read_jsonl(file) if file.is_file() else []
+    return max((row.get("step", 0) for row in rows), default=None)
+
+
+def _planned(stage: str, config: Config) -> str:
+    processes, strategy = process_count(), launched_strategy()
+    shared = evaluation_device(config) == config.devices.train
+    said = []
+    if stage == GRPO_STAGE:
+        said = [_itemised(grpo_memory_gib(config, processes, strategy))]
+        card = card_memory_gib(config)
+        if config.grpo.mode == "colocate" and card is not None:
+            given = config.grpo.engine_memory_fraction
+            planned = planned_fraction(config, card, processes, strategy)
+            share = planned if given == "auto" else given
+            if share is not None:
+                said.append(f"{share * card:.1f} GiB of {card:.1f} for the rollout engine")
+    elif stage in FITTING_STAGES:
+        said = [_itemised(training_memory_gib(config, processes, strategy))]
+        if shared and not is_cpu(config.devices.train):
+            said.append(f"{config.engine.memory_fraction / 2:g} of the GPU for evaluation")
+    else:
+        weights = engine_need(config, 1).weights
+        said = [f"{weights:.1f} GiB of weights in {config.engine.memory_fraction:g} of the GPU"]
+    return f"The plan had estimated {' and '.join(said)}."
+
+
+def _itemised(items: dict[str, float]) -> str:
+    listed = ", ".join(f"{name} {size:.1f}" for name, size in items.items() if size >= 0.05)
+    return f"{sum(items.values()):.1f} GiB for the trainer ({listed})"
+
+
+def _changes(stage: str, config: Config, shortage: Shortage) -> Iterator[str]:
+    """Yield what to change, first what costs least; more than three, of which three are told."""
+    engine_alone = shortage.in_evaluation or stage not in _TRAINING
+    if engine_alone:
+        yield from _evaluation_changes(config, shortage)
+    elif stage == GRPO_STAGE:
+        yield from _grpo_changes(config, shortage)
+    else:
+        yield from _sft_changes(stage, config)
+
+
+def _grpo_changes(config: Config, shortage: Shortage) -> Iterator[str]:
+    processes, strategy = process_count(), launched_strategy()
+    before = sum(grpo_memory_gib(config, processes, strategy).values())
+    found: dict[str, Change] = {}
+    for change in grpo_changes(config, processes, strategy):
+        found.setdefault(change.kind, change)
+    smaller_passes = [found[kind] for kind in ("checkpointing", "micro-batch") if kind in found]
+    if shortage.kind == "out":
+        yield from (_told(change, before) for change in smaller_passes)
+    if config.grpo.mode == "colocate" and not is_cpu(config.devices.train):
+        yield _rollout_share(config, shortage)
+    if shortage.kind != "out":
+        yield from (_told(change, before) for change in smaller_passes)
+    for kind in ("processes", "server"):
+        if kind in found:
+            yield f"{_told(found[kind], before)}, as a new run without --resume"
+
+
+def _told(change: Change, before: float) -> str:
+    """Say what a change of GRPO does to the trainer's memory."""
+    after = sum(grpo_memory_gib(change.config, change.processes, change.strategy).values())
+    return f"{change.does} ({after:.1f} GiB for the trainer in place of {before:.1f})"
+
+
+def _rollout_share(config: Config, shortage: Shortage) -> str:
+    """Say which share of the GPU the rollout engine should take."""
+    card, processes, strategy = card_memory_gib(config), process_count(), launched_strategy()
+    need = engine_need(config, processes)
+    free = re.search(r"\(([\d.]+)/([\d.]+) GiB\)", shortage.quote)
+    now = planned_fraction(config, card, processes, strategy) if card else None
+    if shortage.kind == "not free" and free:
+        share = max(0.01, (float(free[1]) - 0.5) / float(free[2]))
+        why = f"as {free[1]} GiB are free; nvidia-smi lists what holds the rest"
+    elif shortage.kind == "no cache":
+        share = (need.least + 1) / card if card else (now or 0.35) + 0.05
+        why = "so that its KV cache has room"
+    else:
+        least = need.least / card if card else 0.05
+        share = max(least, (now or 0.35) - 0.05)
+        why = f"now {now:g}" if now else "less than it takes now"
+    return f"--set grpo.engine_memory_fraction={share:.2f} ({why})"
+
+
+def _sft_changes(stage: str, config: Config) -> Iterator[str]:
+    processes, strategy = process_count(), launched_strategy()
+    before = sum(training_memory_gib(config, processes, strategy).values())
+
+    def told(does: str, changed: Config, count: int = processes, by: str = strategy) -> str:
+        after = sum(training_memory_gib(changed, count, by).values())
+        return f"{does} ({after:.1f} GiB for the trainer in place of {before:.1f})"
+
+    train = config.train
+    if not train.gradient_checkpointing:
+        name = "train.gradient_checkpointing"
+        yield told(f"--set {name}=true", with_values(config, {name: True}))
+    for size in smaller(train.micro_batch_size)[:1]:
+        name = "train.micro_batch_size"
+        yield told(f"--set {name}={size}", with_values(config, {name: size}))
+    if evaluation_device(config) == config.devices.train and not is_cpu(config.devices.train):
+        card = card_memory_gib(config)
+        fits = shared_fraction(config, card, before) if card else None
+        now = config.engine.memory_fraction
+        yield (
+            f"--set engine.memory_fraction={min(fits or now, 0.7 * now):.2f} (now {now:g}, half of "
+            "which evaluation takes beside the trainer), or devices.eval on a GPU of its own"
+        )
+    if not is_cpu(config.devices.train) and stage != SEARCH_STAGE:
+        more = f"--config_file config/accelerate/fsdp2.yaml --num_processes {2 * processes}"
+        yield told(f"accelerate launch {more}", config, 2 * processes, "fsdp2")
+    tokens = train.max_tokens * 2 // 3
+    cut = with_values(config, {"train.max_tokens": tokens})
+    does = f"--set train.max_tokens={tokens}, which leaves longer examples out, as a new run"
+    yield told(does, cut)
+
+
+def _evaluation_changes(config: Config, shortage: Shortage) -> Iterator[str]:
+    engine = config.engine
+    fraction, shape = engine.memory_fraction, model_shape(config)
+    share = min(0.95, fraction + 0.1) if shortage.kind == "no cache" else max(0.1, fraction - 0.15)
+    yield f"--set engine.memory_fraction={share:.2f} (now {fraction:g} of the GPU)"
+    if evaluation_device(config) == config.devices.train:
+        yield "devices.eval on a GPU that nothing trains on, where there is one"
+    sequences = max(1, engine.max_sequences // 2)
+    tables = 16 * sequences * shape.vocabulary / GIB
+    yield f"--set engine.max_sequences={sequences} (the sampler takes {tables:.1f} GiB less)"
+    yield "--set engine.enforce_eager=true (no CUDA graphs, about 0.5 GiB less; slower)"
