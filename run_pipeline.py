@@ -3,25 +3,33 @@
     python run_pipeline.py --profile tiny
     python run_pipeline.py --profile tiny --steps 2,3
     python run_pipeline.py --profile full --dry-run
+    python run_pipeline.py --profile full --rehearse
     python run_pipeline.py --verify results/tiny
 
 A step that finished under the same configuration is skipped, an interrupted one goes on where it
-was; --fresh starts over and keeps the earlier attempt aside. --verify derives every figure of a
+was; --fresh starts over and keeps the earlier attempt aside. --rehearse runs the whole schedule
+with a tiny model, fewer rows and smaller batches on whatever machine, in results/<run>-rehearsal;
+the report lists what ran how often beside what was planned. --verify derives every figure of a
 finished run again from its stored completions and hashes, and says what does not match.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from src.config.loading import ROOT, ConfigError, load_config
+from src.config.loading import ROOT, ConfigError, dump_yaml, load_config, with_values
 from src.config.schema import Config
-from src.run.directory import pipeline_folder
+from src.run.directory import FITTING_STAGES, GRPO_STAGE, SEARCH_STAGE, pipeline_folder
+from src.run.files import write_text_atomic
+from src.stages.promises import broken_promises
+from src.stages.rehearsal import DEFAULT_FACTOR, describe_rehearsal, devices_here, rehearsed
+from utils.data.row_files import DataError
 
 LOGGER = logging.getLogger(__name__)
 PROFILES = {"tiny": "config/tiny", "smollm2": "config/smollm2", "full": "config"}
@@ -31,15 +39,21 @@ PROFILES = {"tiny": "config/tiny", "smollm2": "config/smollm2", "full": "config"
 class Step:
     """One stage: how it is launched and which configuration it reads."""
 
+    stage: str
     launcher: tuple[str, ...]
     config: str
 
 
+_PYTHON = sys.executable
 STEPS = (
-    Step((sys.executable, "step0_baseline/step0_baseLineModelEval.py"), "baseline_config.yaml"),
-    Step((sys.executable, "step1_sft_hyper/step1_sft_hyper.py"), "sft_hyper_config.yaml"),
-    Step((sys.executable, "step2_sft/step2_sft.py"), "sft_config.yaml"),
-    Step(("step3_GRPO/launch_trl.sh",), "grpo_config.yaml"),
+    Step(
+        "step0_baseline",
+        (_PYTHON, "step0_baseline/step0_baseLineModelEval.py"),
+        "baseline_config.yaml",
+    ),
+    Step(SEARCH_STAGE, (_PYTHON, "step1_sft_hyper/step1_sft_hyper.py"), "sft_hyper_config.yaml"),
+    Step("step2_sft", (_PYTHON, "step2_sft/step2_sft.py"), "sft_config.yaml"),
+    Step(GRPO_STAGE, ("step3_GRPO/launch_trl.sh",), "grpo_config.yaml"),
 )
 
 
@@ -50,26 +64,56 @@ def main() -> int:
     if arguments.verify is not None:
         return verify(arguments.verify)
     folder = PROFILES[arguments.profile]
+    try:
+        configured = {number: configure(STEPS[number], folder, arguments)
+                      for number in {0, *arguments.steps}}  # fmt: skip
+    except (ConfigError, DataError) as error:
+        LOGGER.error("%s", error)
+        return 2
     for number in arguments.steps:
-        code = run_step(STEPS[number], folder, arguments)
+        code = run_step(STEPS[number], *configured[number], arguments)
         if code:
             LOGGER.error("step %d ended with exit code %d; mend it and run again", number, code)
             return code
     if arguments.dry_run:
         return 0
-    try:
-        config = load_config([f"{folder}/{STEPS[0].config}"], arguments.set)
-    except ConfigError as error:
-        LOGGER.error("%s", error)
-        return 2
-    return report(config)
+    file, overrides = configured[0]
+    return report(load_config([file], overrides))
 
 
-def run_step(step: Step, folder: str, arguments: argparse.Namespace) -> int:
+def configure(step: Step, folder: str, arguments: argparse.Namespace) -> tuple[str, list[str]]:
+    """Return a step's configuration file and the overrides that go with it.
+
+    Raises:
+        ConfigError, DataError: when the configuration or the data cannot be used.
+    """
+    file = f"{folder}/{step.config}"
+    config = load_config([file], arguments.set)
+    if not arguments.rehearse:
+        return file, arguments.set
+    for line in broken_promises(step.stage, config):
+        LOGGER.warning("%s: %s", step.stage, line)
+    small = rehearsed(config, arguments.rehearse_factor)
+    small = with_values(small, devices_here(side_by_side=step.stage in FITTING_STAGES))
+    if step.stage in FITTING_STAGES and not arguments.dry_run:
+        # Imported here: neither a plan nor a real run needs a tokenizer.
+        from src.sft.rehearsal import with_spare_rows
+
+        small = with_spare_rows(small)
+    LOGGER.info("%s: %s", step.stage, describe_rehearsal(small))
+    overlay = pipeline_folder(small) / "rehearsal" / step.config
+    overlay.parent.mkdir(parents=True, exist_ok=True)
+    write_text_atomic(overlay, dump_yaml(small))
+    # What the command line asks for wins over the search's result in a real run.
+    asked = [setting.partition("=")[0].strip() for setting in arguments.set]
+    return str(overlay), [f"{path}={_value(small, path)}" for path in asked]
+
+
+def run_step(step: Step, file: str, overrides: list[str], arguments: argparse.Namespace) -> int:
     """Run one step to its end and return its exit code."""
     processes = [str(arguments.processes)] if step.launcher[0].endswith(".sh") else []
-    command = [*step.launcher, *processes, "--config", f"{folder}/{step.config}"]
-    command += [part for value in arguments.set for part in ("--set", value)]
+    command = [*step.launcher, *processes, "--config", file]
+    command += [part for value in overrides for part in ("--set", value)]
     command += ["--dry-run"] if arguments.dry_run else []
     command += [] if arguments.fresh or arguments.dry_run else ["--resume"]
     LOGGER.info("running %s", " ".join(Path(part).name for part in command))
@@ -86,6 +130,8 @@ def report(config: Config) -> int:
     folder = pipeline_folder(config)
     found = read_json(write_report(folder))
     log_report(config, folder, found)
+    for line in found.get("rehearsal", {}).get("warnings", []):
+        LOGGER.warning("%s", line)
     LOGGER.info("report: %s", folder / "report.html")
     sys.stdout.write(render_table(found) + "\n")
     return 0
@@ -121,6 +167,16 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--processes", type=int, default=1, help="processes (GPUs) of step 3")
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C")
     parser.add_argument("--dry-run", action="store_true", help="print every step's plan")
+    parser.add_argument(
+        "--rehearse", action="store_true", help="run the schedule with a tiny model and fewer rows"
+    )
+    parser.add_argument(
+        "--rehearse-factor",
+        type=int,
+        default=DEFAULT_FACTOR,
+        metavar="N",
+        help=f"rows and batches of a rehearsal are N times smaller (default {DEFAULT_FACTOR})",
+    )
     parser.add_argument("--verify", type=Path, metavar="RUN", help="check a finished run")
     parser.add_argument("--fresh", action="store_true", help="start over")
     parser.add_argument(
@@ -130,6 +186,14 @@ def parse_arguments() -> argparse.Namespace:
     if not set(arguments.steps) <= set(range(len(STEPS))):
         parser.error("--steps takes numbers from 0 to 3, such as 2,3")
     return arguments
+
+
+def _value(config: Config, path: str) -> str:
+    """Return a setting's value as `--set` takes it."""
+    value = config.model_dump(mode="json")
+    for key in path.split("."):
+        value = value[key]
+    return json.dumps(value)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from src.training.batching import Example, micro_batches, pack, shuffled_steps
 from src.training.checkpoints import Checkpoint, CheckpointStore
 from src.training.losses import add_chunked_loss, summed_nll, target_scores
 from src.training.optimization import Schedule, build_optimizer, learning_rate_factor
-from src.training.parallel import ParallelPolicy
+from src.training.parallel import ParallelPolicy, bfloat16_autocast
 from src.training.policy import save_policy
 from src.training.throughput import memory_gib, peak_flops, training_flops
 
@@ -201,7 +201,7 @@ class SftTrainer:
         )
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast(self._device.type, torch.bfloat16, enabled=self._config.bf16_autocast)
+        return bfloat16_autocast(self._device, self._config.bf16_autocast)
 
     def _log(self, result: StepResult, rate: float, step: int, seen: int) -> None:
         values = {

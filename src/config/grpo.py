@@ -121,13 +121,23 @@ class GrpoConfig(Section):
     """vLLM inside each training process, or a server on GPUs or a machine of its own."""
     server_url: str = "http://127.0.0.1:8000"
     """Address of `vllm serve` (`mode: server`)."""
-    engine_memory_fraction: Share = 0.35
-    """Share of a GPU's memory for the colocated engine."""
+    engine_memory_fraction: Share | Literal["auto"] = "auto"
+    """Share of a GPU's memory for the colocated engine; `auto`: what it needs of what is left."""
 
     @property
     def completions_per_step(self) -> int:
         """Completions an optimizer step, over all processes."""
         return self.group_size * self.prompts_per_step
+
+    @property
+    def evaluation_steps(self) -> list[int]:
+        """Steps after which validation is scored: before the first, and after the last, too."""
+        return sorted({*range(0, self.steps + 1, self.evaluate_every), self.steps})
+
+    @property
+    def save_steps(self) -> list[int]:
+        """Steps after which the resumable state is saved; the last is one."""
+        return sorted({*range(self.save_every, self.steps + 1, self.save_every), self.steps})
 
     @property
     def needs_pass_rates(self) -> bool:

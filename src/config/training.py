@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(gt=0)]
 Scalar = int | float | bool | str
+# Of a training run whose configuration does not say how often.
+_EVALUATIONS = 10
 
 
 class Section(BaseModel):
@@ -66,14 +68,14 @@ class TrainConfig(Section):
     """Longest training sequence; longer examples are left out and counted."""
     gradient_checkpointing: bool = True
     """Recompute activations in the backward pass."""
-    attention: Literal["auto", "packed_sdpa", "sdpa", "flash_attention_2"] = "auto"
-    """Attention over packed sequences; `auto` takes FlashAttention on a GPU that has it."""
+    attention: Literal["packed", "sdpa"] = "packed"
+    """Attention over packed sequences: torch's variable-length kernels, or transformers' masks."""
     compile: bool = False
     """Compile the model with torch.compile: minutes at the start, faster steps."""
     bf16_autocast: bool = True
     """Run matrix products in bfloat16; weights and optimizer stay float32."""
-    evaluate_every: Positive = 1000
-    """Optimizer steps between checkpoints that are scored on validation."""
+    evaluate_every: Positive | None = None
+    """Optimizer steps between checkpoints scored on validation; None for a tenth of the run's."""
     validation_rows: Positive = 500
     """Validation problems scored a checkpoint; all where there are fewer."""
     train_subset_rows: int = Field(default=100, ge=0)
@@ -94,6 +96,17 @@ class TrainConfig(Section):
     def steps(self, examples: int) -> int:
         """Optimizer steps for a number of training examples."""
         return max(1, -(-examples * self.epochs // self.batch_size))
+
+    def checkpoint_steps(self, examples: int) -> list[int]:
+        """Return the optimizer steps after which a checkpoint is scored; the last step is one.
+
+        >>> TrainConfig(batch_size=64, epochs=3).checkpoint_steps(7000)
+        [33, 66, 99, 132, 165, 198, 231, 264, 297, 329]
+        """
+        steps, every = self.steps(examples), self.evaluate_every
+        if every is None:
+            return sorted({-(-steps * part // _EVALUATIONS) for part in range(1, _EVALUATIONS + 1)})
+        return sorted({*range(every, steps + 1, every), steps})
 
 
 class FloatRange(Section):
@@ -159,6 +172,23 @@ class SearchConfig(Section):
     """Let any number of step 1 processes that share `output_root` work on one study."""
     heartbeat_s: Positive = 60
     """Seconds between signs of life of a running trial in a database."""
+
+    def pruning_rungs(self) -> list[int]:
+        """Return the rungs at which successive halving may prune, in examples.
+
+        It compares trials where they reach its next resource: the first rung times a power of the
+        factor. After the last rung nothing is left to save.
+
+        >>> SearchConfig(rung_examples=[512, 1024, 1536, 2048], examples=2048).pruning_rungs()
+        [512, 1024]
+        """
+        found, resource = [], self.rung_examples[0]
+        for rung in self.rung_examples[:-1]:
+            if rung >= resource:
+                found.append(rung)
+            while resource <= rung:
+                resource *= self.reduction_factor
+        return found
 
     def problems(self) -> Iterator[str]:
         """Say what is wrong with the known-good points and with the storage."""

@@ -49,6 +49,7 @@ from src.grpo.rollouts import Drawn
 from src.grpo.trl_names import trl_values
 from src.run.devices import is_cpu
 from src.training.losses import CompletionScores, completion_scores
+from src.training.parallel import bfloat16_autocast
 from src.training.policy import load_policy
 from src.training.throughput import StepClock, training_flops
 
@@ -209,8 +210,7 @@ class PolicyTrainer(GRPOTrainer):
 
     def _autocast(self) -> torch.autocast:
         """Compute in bfloat16; log-probabilities, their loss and all sums stay float32."""
-        enabled = self.settings.train.bf16_autocast
-        return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=enabled)
+        return bfloat16_autocast(self.accelerator.device, self.settings.train.bf16_autocast)
 
     def _count(self, policy: Any, scores: CompletionScores) -> None:
         """Count the tokens trained on and the FLOPs this took."""

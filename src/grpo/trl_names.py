@@ -8,6 +8,7 @@ from typing import Any
 from src.config.schema import Config
 from src.run.devices import is_cpu
 from src.run.processes import launched_sharding, process_count
+from src.stages.cards import cuda_memory_gib, rollout_fraction
 
 TRL_METRICS = {
     "loss": "train/loss",
@@ -64,7 +65,7 @@ def trl_values(config: Config, output_folder: Path) -> dict[str, Any]:
         "use_vllm": True,
         "vllm_mode": grpo.mode,
         "vllm_server_base_url": grpo.server_url,
-        "vllm_gpu_memory_utilization": grpo.engine_memory_fraction,
+        "vllm_gpu_memory_utilization": rollout_fraction(config, cuda_memory_gib(config)),
         "vllm_max_model_length": config.engine.max_model_tokens,
         "save_strategy": "steps",
         "save_steps": grpo.save_every,

@@ -52,7 +52,8 @@ def render_page(report: Record, outcomes: Mapping[str, Record], run_folder: Path
     total = report["test_set"]["n"] if report["test_set"] else 0
     search = outcomes.get(SEARCH_STAGE)
     data = {
-        "title": f"Run {run_folder.name}, profile {report['profile']}",
+        "title": f"{_kind(report)} {run_folder.name}, profile {report['profile']}",
+        "rehearsal": report.get("rehearsal"),
         "conditions": _conditions(outcomes),
         "stages": stages,
         "gain": gain,
@@ -70,7 +71,12 @@ def render_page(report: Record, outcomes: Mapping[str, Record], run_folder: Path
     # The one sequence that could end the script element early.
     embedded = json.dumps(data, ensure_ascii=False, allow_nan=False).replace("</", "<\\/")
     page = _TEMPLATE.read_text(encoding="utf-8")
-    return page.replace("@@TITLE@@", f"Run {run_folder.name}").replace("@@DATA@@", embedded)
+    title = f"{_kind(report)} {run_folder.name}"
+    return page.replace("@@TITLE@@", title).replace("@@DATA@@", embedded)
+
+
+def _kind(report: Record) -> str:
+    return "Rehearsal" if "rehearsal" in report else "Run"
 
 
 def _conditions(outcomes: Mapping[str, Record]) -> list[str]:

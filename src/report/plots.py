@@ -23,13 +23,16 @@ _CURVES: dict[str, Record] = {
 }
 
 
-def draw_run(scored: Sequence[Record], run_folder: Path) -> bytes:
+def draw_run(scored: Sequence[Record], run_folder: Path, *, rehearsal: bool = False) -> bytes:
     """Draw rates by stage (left) and training curves (right) as a PNG.
 
     Args:
         scored: the report's entries that carry an accuracy.
+        rehearsal: say above them that they mean nothing.
     """
     figure = Figure(figsize=(11, 3.8), layout="constrained")
+    if rehearsal:
+        figure.suptitle("REHEARSAL: figures mean nothing", color=_VERMILLION)
     rates, sft, grpo = figure.subplots(1, 3, width_ratios=(1.4, 1, 1))
     sft.sharey(grpo)
     _draw_rates(rates, scored)

@@ -6,7 +6,7 @@ writes `report.json`, `report.md`, `report.png` and `report.html` beside them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from src.data.summary import describe_data
 from src.evaluation.comparison import Difference, Scored, paired_difference, read_scored
 from src.report.page import render_page
 from src.report.plots import draw_run
+from src.report.rehearsal import HEADER as COUNTS
+from src.report.rehearsal import build_rehearsal, cells, show_rehearsal
 from src.report.search import describe_search
 from src.run.directory import SEARCH_STAGE
 from src.run.files import read_json, write_bytes_atomic, write_json_atomic, write_text_atomic
@@ -46,7 +48,8 @@ def write_report(run_folder: Path) -> Path:
     refuse_mixtures(run_folder, outcomes)
     report = build_report(run_folder, outcomes)
     text = render_markdown(report, outcomes, run_folder.name)
-    write_bytes_atomic(run_folder / "report.png", draw_run(_evaluated(report), run_folder))
+    figure = draw_run(_evaluated(report), run_folder, rehearsal="rehearsal" in report)
+    write_bytes_atomic(run_folder / "report.png", figure)
     write_text_atomic(run_folder / "report.md", text)
     gain = "".join(_describe_gain(report["whole_gain"]))
     page = render_page(report, outcomes, run_folder, gain)
@@ -58,13 +61,25 @@ def write_report(run_folder: Path) -> Path:
 def render_table(report: Record) -> str:
     """Align the evaluated stages in plain text, with the search in a line below."""
     rows = [_HEADER, *(_cells(entry) for entry in _evaluated(report))]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for name, *numbers in rows if len(rows) > 1 else []:
-        padded = (cell.rjust(width) for cell, width in zip(numbers, widths[1:], strict=True))
-        lines.append("  ".join([name.ljust(widths[0]), *padded]))
     searches = [entry for entry in report["stages"] if entry["stage"] == SEARCH_STAGE]
-    return "\n".join([*lines, *map(describe_search, searches)])
+    lines = [*(_aligned(rows) if len(rows) > 1 else []), *map(describe_search, searches)]
+    rehearsal = report.get("rehearsal")
+    if rehearsal:
+        counts = _aligned([COUNTS, *map(cells, rehearsal["counts"])], text_columns=2)
+        lines = [rehearsal["said"], *counts, "", *lines]
+    return "\n".join(lines)
+
+
+def _aligned(rows: Sequence[Sequence[str]], text_columns: int = 1) -> list[str]:
+    """Pad cells to their column's width: text to the left, numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if place < text_columns else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
 
 
 def read_outcomes(run_folder: Path) -> dict[str, Record]:
@@ -109,7 +124,9 @@ def build_report(run_folder: Path, outcomes: Mapping[str, Record]) -> Record:
             previous = stage
         entries.append(entry)
     first = next(iter(scored), None)
+    rehearsal = build_rehearsal(run_folder, outcomes)
     return {
+        **({"rehearsal": rehearsal} if rehearsal else {}),
         "profile": next(iter(outcomes.values()))["profile"],
         "test_set": outcomes[first]["test_set"] if first else None,
         "stages": entries,
@@ -176,6 +193,7 @@ def render_markdown(report: Record, outcomes: dict[str, Record], run_name: str) 
     table = [(*_HEADER, "checkpoint"), ("---", *["---:"] * (len(_HEADER) - 1), "---"), *rows]
     blocks = [
         f"# Results of run {run_name} (profile {report['profile']})",
+        *show_rehearsal(report.get("rehearsal")),
         "\n".join(f"| {' | '.join(row)} |" for row in table) if rows else "No stage was evaluated.",
         *_show_search(outcomes.get(SEARCH_STAGE)),
         *_describe_gain(report["whole_gain"]),

@@ -13,7 +13,7 @@ from glob import glob
 from pathlib import Path
 from typing import IO, Any
 
-from src.config.loading import ConfigError, dump_yaml, resolve_path
+from src.config.loading import ConfigError, dump_yaml, read_yaml, resolve_path
 from src.config.schema import Config
 from src.data.summary import summarise_data
 from src.run.files import read_json, write_json_atomic, write_text_atomic
@@ -27,6 +27,12 @@ SEARCH_STAGE = "step1_sft_hyper"
 GRPO_STAGE = "step3_GRPO"
 FITTING_STAGES = (SEARCH_STAGE, "step2_sft")
 """Those that train on supervised rows."""
+MEMORY_SETTINGS = (
+    *("train.micro_batch_size", "train.gradient_checkpointing", "devices.eval"),
+    *("grpo.micro_batch_size", "grpo.gradient_checkpointing", "grpo.engine_memory_fraction"),
+    *("engine.memory_fraction", "engine.max_sequences", "engine.enforce_eager"),
+)
+"""Settings that a run may go on with other values of: they change what it takes, not what it is."""
 
 
 class ChecksPassed(Exception):  # noqa: N818 - not an error: `--check` ends here
@@ -60,11 +66,11 @@ class Run:
         return self.stage == SEARCH_STAGE and self.config.search.shared
 
     def already_finished(self) -> bool:
-        """Tell whether this stage finished earlier under the very same configuration."""
+        """Tell whether this stage finished earlier under the same configuration, memory apart."""
         recorded = self.folder / "config.yaml"
         if read_outcome(self.pipeline_folder, self.stage) is None or not recorded.is_file():
             return False
-        return recorded.read_text(encoding="utf-8") == dump_yaml(self.config)
+        return _settings(read_yaml(recorded)) == _settings(self.config.model_dump(mode="json"))
 
     def begin(self, *, data: dict[str, Any], model: str) -> None:
         """Create the folder and write what is about to run.
@@ -134,15 +140,20 @@ class Run:
         recorded, text = self.folder / "config.yaml", dump_yaml(self.config)
         if not recorded.is_file():
             write_text_atomic(recorded, text)
-        elif recorded.read_text(encoding="utf-8") != text:
+        elif recorded.read_text(encoding="utf-8") == text:
+            LOGGER.info("going on in %s", self.folder)
+        elif not self.shared and _settings(read_yaml(recorded)) == _settings(
+            self.config.model_dump(mode="json")
+        ):
+            write_text_atomic(recorded, text)
+            LOGGER.info("going on in %s with other settings of its memory", self.folder)
+        else:
             wish = "a shared search" if self.shared else "--resume"
             over = ", or start over without --resume (run_pipeline.py --fresh)"
             raise ConfigError(
                 f"{self.folder}: {wish} needs the configuration the run was started with "
                 f"({recorded}); use it, or another run.name{'' if self.shared else over}"
             )
-        else:
-            LOGGER.info("going on in %s", self.folder)
 
     def _manifest(self) -> dict[str, Any]:
         return {
@@ -172,6 +183,16 @@ def read_outcome(folder: Path, stage: str) -> dict[str, Any] | None:
     """Read what a stage reported, or None where it has not finished."""
     file = folder / stage / "outcome.json"
     return read_json(file) if file.is_file() else None
+
+
+def _settings(values: dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration's values but for those that change its memory alone."""
+    return {
+        f"{section}.{name}": value
+        for section, named in values.items()
+        for name, value in named.items()
+        if f"{section}.{name}" not in MEMORY_SETTINGS
+    }
 
 
 def _local_time(seconds: float) -> str:

@@ -233,6 +233,12 @@ def launched_sharding() -> str | None:
     return None
 
 
+def launched_strategy() -> str:
+    """Return which file of config/accelerate/ shares out the policy; `ddp` where nothing does."""
+    stage = os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2")
+    return {"fsdp": "fsdp2", "deepspeed": f"zero{stage}"}.get(launched_sharding() or "", "ddp")
+
+
 def _common_variables() -> dict[str, str]:
     return {
         "TOKENIZERS_PARALLELISM": "false",

@@ -30,10 +30,20 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
-from src.run.processes import process_count, process_rank
+from src.run.processes import launched_sharding, process_count, process_rank
 
 # Sampling and evaluating may take hours, and the others must not give up waiting.
 _PATIENCE = timedelta(days=7)
+
+
+def bfloat16_autocast(device: torch.device, enabled: bool) -> torch.autocast:
+    """Return autocast for a forward pass.
+
+    It keeps its bfloat16 copies of the weights for the pass, unless they are gathered from shards:
+    there the copies would be the whole model.
+    """
+    cached = launched_sharding() != "fsdp"
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled, cache_enabled=cached)
 
 
 @contextmanager

@@ -13,10 +13,12 @@ import torch
 # Dense bfloat16 tensor-core peaks from NVIDIA's data sheets, in FLOP/s; the first match counts.
 _PEAK_FLOPS = {
     "H200": 989e12,
+    "H100 NVL": 835e12,
     "H100 PCIe": 756e12,
     "H100": 989e12,
     "A100": 312e12,
     "L40S": 362e12,
+    "L40": 181e12,
     "L4": 121e12,
     "A10G": 70e12,
     "RTX 4090": 165e12,

@@ -21,6 +21,7 @@ from tests.engine.engine_process import (
     tiny_config,
     verified_loads,
 )
+from tests.unit.training.test_parallel import run_processes
 
 pytestmark = pytest.mark.engine
 TEXT = "Compute $12+30$. $12+30=42$. The answer is $\\boxed{42}$. </think> <answer> 42 </answer>"
@@ -122,6 +123,18 @@ def test_a_checkpoint_with_another_tokenizer_is_caught(tokenizer, tmp_path):
     write_probe(tmp_path / "wrong", replace(probe, ids=shifted))
     said = in_engine_process(verified_loads, tmp_path / "right", tmp_path / "wrong", "nothing")
     assert "tokenizer" in said[1]
+
+
+def test_the_engine_starts_on_a_checkpoint_that_two_shards_wrote(tokenizer, tmp_path):
+    run_processes(2, "sharded", tmp_path / "two")
+    folder = tmp_path / "two" / "step_000003"
+    ids = [tokenizer(TEXT)["input_ids"]]
+    (found,) = in_engine_process(fresh_logprobs, folder, ids)
+    model = load_policy(str(folder), tiny_config())
+    with torch.no_grad():
+        logprobs = model(input_ids=torch.tensor(ids)).logits[0, :-1].log_softmax(-1)
+    expected = logprobs.gather(1, torch.tensor(ids[0][1:])[:, None])[:, 0]
+    assert np.abs(np.array(found) - expected.numpy()).mean() < 0.1
 
 
 def test_saved_weights_are_bfloat16_and_complete(checkpoints):

@@ -31,8 +31,10 @@ def test_full_scale_defaults_are_the_originals():
     decay = space["train.weight_decay"]
     assert (decay.low, decay.high) == (0.0, 0.1)
     assert config.wandb.project == "math-sft-optuna-asha"
-    assert load_config(["config/sft_config.yaml"]).train.evaluate_every == 1000
-    assert load_config(["config/sft_config.yaml"]).wandb.project == "math-sft"
+    sft = load_config(["config/sft_config.yaml"])
+    assert len(sft.train.checkpoint_steps(7000)) == 10
+    assert min(sft.train.validation_rows, sft.data.validation_rows) == 500
+    assert sft.wandb.project == "math-sft"
     assert load_config(["config/grpo_config.yaml"]).wandb.project == "math-grpo"
 
 
@@ -88,6 +90,18 @@ def test_missing_file_and_loop(tmp_path):
     (tmp_path / "b.yaml").write_text("extends: a.yaml\n")
     with pytest.raises(ConfigError, match="extends itself"):
         load_config([tmp_path / "a.yaml"])
+
+
+@pytest.mark.parametrize("steps", [1, 7, 10, 11, 19, 81, 99, 329, 656])
+def test_checkpoints_are_scored_ten_times_unless_said_otherwise(steps):
+    train = TrainConfig(batch_size=4, epochs=1)
+    scored = train.checkpoint_steps(4 * steps)
+    assert len(scored) == min(10, steps)
+    assert scored[-1] == steps
+    apart = [after - before for before, after in zip([0, *scored], scored, strict=False)]
+    assert max(apart) - min(apart) <= 1
+    every = train.model_copy(update={"evaluate_every": 4}).checkpoint_steps(4 * steps)
+    assert every == [*range(4, steps, 4), steps]
 
 
 def test_derived_numbers():

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
 from tests.conftest import ROOT
 
@@ -48,3 +49,8 @@ def test_two_processes_give_the_losses_and_weights_of_one(tmp_path, kind):
     assert ours.keys() == theirs.keys()
     for name in ours:
         assert (ours[name].float() - theirs[name].float()).abs().max() < 1e-2, name
+    # Sharding renames the class of the model, which must not reach its files.
+    final = tmp_path / "two" / "step_000003"
+    assert json.loads((final / "config.json").read_text())["architectures"] == ["Qwen2ForCausalLM"]
+    loaded = AutoModelForCausalLM.from_pretrained(final)
+    assert type(loaded).__name__ == "Qwen2ForCausalLM"
