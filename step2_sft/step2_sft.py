@@ -2,7 +2,7 @@
 
     cd step2_sft && python step2_sft.py
     python step2_sft/step2_sft.py --config config/tiny/sft_config.yaml
-    accelerate launch --num_processes 2 step2_sft/step2_sft.py
+    accelerate launch --multi_gpu --num_processes 2 step2_sft/step2_sft.py    # three GPUs
     python step2_sft/step2_sft.py --set sft.source=rejection_sampling --set sft.rounds=2
 
 Takes results/<run>/step1_sft_hyper/best.yaml where step 1 has run. Writes to

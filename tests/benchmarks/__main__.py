@@ -23,6 +23,7 @@ from tests.benchmarks.table import Row, parser, print_rows, read_rows, write_row
 
 BENCHMARKS = (
     "sft_speed",
+    "chunked_loss",
     "swap_latency",
     "study_time",
     "eval_throughput",

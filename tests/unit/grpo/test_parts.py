@@ -14,8 +14,6 @@ from src.grpo.collapse import CollapseWatch
 from src.grpo.importance import Agreement, importance_weights
 from src.grpo.problem_stream import ProblemStream, RolloutProblem, informative
 from src.grpo.rewards import reward_values
-from src.stages.plan import grpo_memory_gib
-from tests.conftest import ROOT
 from utils.grading.outcome import Grade
 
 
@@ -169,41 +167,3 @@ def test_recipes_fill_in_what_the_configuration_leaves_open():
 )
 def test_bad_combinations(values, processes, says):
     assert any(says in problem for problem in GrpoConfig(**values).problems(processes))
-
-
-def test_memory_estimate():
-    """1.54 B parameters: 16 bytes each whole, or shared out over 4 devices."""
-    settings = load_config(["config/grpo_config.yaml"])
-    gib = 1_543_714_304 / 2**30
-    trainer = {s: grpo_memory_gib(settings, 4, s)["trainer"] for s in ("ddp", "zero2", "fsdp2")}
-    assert trainer == pytest.approx({"ddp": 16 * gib, "zero2": 7 * gib, "fsdp2": 4 * gib})
-    parts = grpo_memory_gib(settings, 4, "ddp")
-    assert parts["engine"] == pytest.approx(2 * gib)
-    assert parts["KV cache"] == pytest.approx(64 * 2048 * 28 * 256 * 4 / 2**30)
-    server = load_config(["config/grpo_config.yaml"], ["grpo.mode=server"])
-    assert set(grpo_memory_gib(server, 4, "ddp")) == {"trainer", "activations"}
-
-
-SIZES = {
-    "1.5B": [],
-    "7B": [
-        *("model.parameters=7615616512", "model.hidden_size=3584", "model.layers=28"),
-        "model.key_width=512",
-    ],
-}
-
-
-def test_the_sizing_table_is_what_the_formula_gives():
-    rows = [
-        [cell.strip() for cell in line.strip("|").split("|")]
-        for line in (ROOT / "README.md").read_text().splitlines()
-        if line.startswith(("| 1.5B", "| 7B"))
-    ]
-    assert len(rows) == 6
-    for model, gpus, size, strategy, engine, micro, gib in rows:
-        mode = engine.split()[0]
-        overrides = [*SIZES[model], f"grpo.micro_batch_size={micro}", f"grpo.mode={mode}"]
-        settings = load_config(["config/grpo_config.yaml"], overrides)
-        parts = grpo_memory_gib(settings, int(gpus.split()[0]), strategy)
-        assert f"{sum(parts.values()):.1f}" == gib
-        assert sum(parts.values()) < 0.9 * int(size.split()[0]) * 1e9 / 2**30

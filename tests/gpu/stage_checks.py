@@ -1,0 +1,181 @@
+"""Checks of whole stages: the tiny profile, FSDP2 in one process, one step of a 1.5 B shape."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from tests.benchmarks.gpu_sft import QWEN_1_5B, SMALLEST
+from tests.benchmarks.processes import training_process
+from tests.gpu.checks import Found, Skipped
+from tests.gpu.engine_checks import TINY_BASE, tiny
+
+ROOT = Path(__file__).resolve().parents[2]
+STEP2 = ("step2_sft/step2_sft.py", "--config", "config/tiny/sft_config.yaml")
+STEP3 = ("step3_GRPO/train_trl.py", "--config", "config/tiny/grpo_config.yaml")
+SMALL_SFT = ("data.test_rows=100", "train.validation_rows=64", "train.train_subset_rows=16")
+SMALL_GRPO = (
+    *("grpo.init=base", "grpo.steps=3", "grpo.evaluate_every=3", "grpo.save_every=3"),
+    *("grpo.validation_rows=64", "data.test_rows=100"),
+)
+# The first and last of the 8 steps in `make quickstart` at commit 0eeb007, 2 cores of an AMD EPYC.
+CPU_LOSSES = (0.0882, 0.0342)
+
+
+def settings(values: Sequence[str]) -> list[str]:
+    """Return `--set` for each value."""
+    return [part for value in values for part in ("--set", value)]
+
+
+def both_on(device: str, folder: str) -> list[str]:
+    """Return the settings that put both roles on a device and the results into a folder."""
+    return settings(
+        [
+            *(f"devices.train={device}", f"devices.eval={device}", "wandb.mode=disabled"),
+            *(f"run.output_root={folder}", "run.name=check"),
+        ]
+    )
+
+
+def run(command: Sequence[str]) -> str:
+    """Run a command in the repository's root; return what it said.
+
+    Raises:
+        RuntimeError: with its last lines, when it fails.
+    """
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    said = done.stdout + done.stderr
+    if done.returncode:
+        raise RuntimeError(f"exit code {done.returncode}: {said[-1500:]}")
+    return said
+
+
+def rows_of(folder: str, stage: str) -> list[dict[str, Any]]:
+    """Return the metrics that a stage logged."""
+    file = Path(folder) / "check" / stage / "metrics.jsonl"
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def outcome_of(folder: str, stage: str) -> dict[str, Any]:
+    """Return what a stage reported."""
+    return json.loads((Path(folder) / "check" / stage / "outcome.json").read_text())
+
+
+def step2_tiny(device: str) -> Found:
+    """Step 2 of the tiny profile: its losses are the CPU's, and its best checkpoint is scored."""
+    with TemporaryDirectory() as folder:
+        run([sys.executable, *STEP2, *both_on(device, folder), *settings(SMALL_SFT)])
+        rows = rows_of(folder, "step2_sft")
+        outcome = outcome_of(folder, "step2_sft")
+    losses = [row["train/loss"] for row in rows if "train/loss" in row]
+    gaps = [abs(a / b - 1) for a, b in zip((losses[0], losses[-1]), CPU_LOSSES, strict=True)]
+    probe = max(row.get("validation/probe_gap", 0.0) for row in rows)
+    seen = sum("validation/accuracy" in row for row in rows)
+    return Found(
+        max(gaps) < 0.02 and seen >= 2,
+        f"losses {losses[0]:.4f} to {losses[-1]:.4f}, within {max(gaps):.2%} of the CPU's; {seen} "
+        f"evaluations, largest probe gap {probe:.4f}; test {outcome['accuracy']:.1%} of "
+        f"{outcome['n']}",
+    )
+
+
+def step3_tiny(device: str) -> Found:
+    """Three GRPO steps: rollouts, sync, importance ratios, checkpoint, test."""
+    with TemporaryDirectory() as folder:
+        run([sys.executable, *STEP3, *both_on(device, folder), *settings(SMALL_GRPO)])
+        return _grpo_found(folder)
+
+
+def _grpo_found(folder: str) -> Found:
+    steps = [row for row in rows_of(folder, "step3_GRPO") if "grpo/importance_ratio" in row]
+    outcome = outcome_of(folder, "step3_GRPO")
+    ratios = [row["grpo/importance_ratio"] for row in steps]
+    gap = max(row["grpo/logprob_gap"] for row in steps)
+    held = len(steps) >= 1 and all(0.99 < ratio < 1.01 for ratio in ratios) and gap < 0.03
+    last = steps[-1]
+    parts = ", ".join(
+        f"{part} {last[f'system/{part}_s']:.2f}" for part in ("generate", "train", "sync", "step")
+    )
+    return Found(
+        held,
+        f"ratio {min(ratios):.4f} to {max(ratios):.4f}, gap {gap:.4f} nats; last step in s: "
+        f"{parts}; memory {last['system/memory_gib']:.1f} GiB; test {outcome['accuracy']:.1%} of "
+        f"{outcome['n']}",
+    )
+
+
+def stale_rollouts(device: str) -> Found:
+    """A weight sync that does nothing ends GRPO before it samples from old weights."""
+    from tests.engine.grpo_process import observe_runs
+
+    config = tiny(device, file="config/tiny/grpo_config.yaml")
+    overrides = [f"devices.train={device}", f"devices.eval={device}", "grpo.learning_rate=1e-3"]
+    with TemporaryDirectory() as folder:
+        runs = {"planted": [*overrides, "plant=the sync does nothing"]}
+        said = training_process(config, observe_runs, TINY_BASE, Path(folder), runs)["planted"]
+    caught = isinstance(said, str) and "hold other weights" in said
+    return Found(caught, str(said)[-200:])
+
+
+def fsdp2_one_process(device: str) -> Found:
+    """GRPO under FSDP2 with one shard; vLLM and transformers load what it saved."""
+    from transformers import AutoModelForCausalLM
+
+    launch = ["-m", "accelerate.commands.launch", "--num_processes", "1"]
+    launch += ["--config_file", "config/accelerate/fsdp2.yaml"]
+    with TemporaryDirectory() as folder:
+        more = [*both_on(device, folder), *settings(SMALL_GRPO), *settings(["grpo.steps=2"])]
+        run([sys.executable, *launch, *STEP3, *more])
+        found = _grpo_found(folder)
+        checkpoint = outcome_of(folder, "step3_GRPO")["checkpoint"]
+        named = json.loads((Path(checkpoint) / "config.json").read_text())["architectures"]
+        AutoModelForCausalLM.from_pretrained(checkpoint)
+        evaluate = ["step0_baseline/evaluate_model.py", checkpoint]
+        evaluate += ["--config", "config/tiny/baseline_config.yaml"]
+        run([sys.executable, *evaluate, *both_on(device, folder), "--set", "data.test_rows=50"])
+    return Found(
+        found.held and named == ["Qwen2ForCausalLM"],
+        f"saved as {', '.join(named)}, scored by a fresh engine; {found.figure}",
+    )
+
+
+def grpo_1_5b(device: str) -> Found:
+    """One GRPO step of a 1.5 B shape with random weights at 256 completions."""
+    import torch
+    from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
+
+    on_gpu = device != "cpu"
+    if on_gpu and torch.cuda.get_device_properties(device).total_memory < 70 * 2**30:
+        raise Skipped("needs a card of 80 GB")
+    shape, prompts, tokens = (QWEN_1_5B, 32, 256) if on_gpu else (SMALLEST, 4, 32)
+    with TemporaryDirectory() as folder:
+        tokenizer = AutoTokenizer.from_pretrained(TINY_BASE)
+        model = Path(folder) / "model"
+        ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+        torch.manual_seed(0)
+        shaped = Qwen2Config(
+            **shape, **ends, tie_word_embeddings=True, max_position_embeddings=2048,
+            dtype=torch.bfloat16,
+        )  # fmt: skip
+        with torch.device(device):
+            built = Qwen2ForCausalLM(shaped).to(torch.bfloat16)
+        built.save_pretrained(model)
+        tokenizer.save_pretrained(model)
+        del built
+        if on_gpu:
+            torch.cuda.empty_cache()
+        one_step = (
+            *("grpo.init=base", "grpo.steps=1", "grpo.evaluate_every=1", "grpo.save_every=1"),
+            *(f"model.path={model}", f"sampling.max_completion_tokens={tokens}"),
+            *(f"grpo.prompts_per_step={prompts}", "grpo.group_size=8", "grpo.micro_batch_size=8"),
+            *("grpo.validation_rows=8", "data.test_rows=8", "grpo.gradient_checkpointing=true"),
+            *("grpo.dynamic_sampling=false", "engine.max_model_tokens=512"),
+        )
+        run([sys.executable, *STEP3, *both_on(device, folder), *settings(one_step)])
+        found = _grpo_found(folder)
+    return Found(found.held, f"{8 * prompts} x {tokens} tokens; {found.figure}")
