@@ -19,7 +19,7 @@ from src.sft.examples import build_examples
 from src.sft.rows import rows_from_problems
 from src.training.batching import pack
 from src.training.checkpoints import Checkpoint, CheckpointStore
-from src.training.losses import summed_nll
+from src.training.losses import add_chunked_loss, summed_nll
 from src.training.policy import load_policy, load_tokenizer, save_policy
 from tests.conftest import TINY_BASE
 from tests.engine.engine_process import tiny_config
@@ -108,6 +108,7 @@ def test_the_engines_loss_is_the_policys(worker, trained, tasks):
     report = worker.evaluate(trained, "validation")["validation"]
     config = tiny_config()
     model = load_policy(str(trained.folder), config, "packed")
+    add_chunked_loss(model)
     examples = tasks["validation"].targets
     with torch.no_grad():
         total = summed_nll(model, "packed", pack(examples, model.device)).item()
