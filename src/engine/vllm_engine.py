@@ -181,11 +181,10 @@ def swap_weights(llm: LLM, weights: Path | Iterable[tuple[str, torch.Tensor]]) -
     vLLM's own `load_weights` fails on layers its CPU backend has packed; `reload_weights` unpacks
     and packs them again, all but a tied output layer, whose packed copy would silently stay.
     """
-    worker = llm.llm_engine.model_executor.driver_worker
-    runner = worker.model_runner
+    runner = _model_runner(llm)
     model = runner.get_model()
     named = _read_tensors(weights) if isinstance(weights, Path) else weights
-    worker.reload_weights(weights_iterator=_cast(named, runner.model_config.dtype))
+    runner.reload_weights(weights_iterator=_cast(named, runner.model_config.dtype))
     # Always: vLLM unties a model whose files hold both tensors in its configuration, and ties their
     # equal weights again, so the configuration does not tell.
     if runner.device.type == "cpu":

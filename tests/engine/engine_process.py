@@ -49,11 +49,11 @@ def verified_loads(
     from src.engine import vllm_engine
     from src.engine.swap_verifier import StaleWeightsError, SwapVerifier
 
-    if plant == "output layer stays":
-        vllm_engine.dispatch_cpu_unquantized_gemm = lambda *_, **__: None
     if plant == "swap does nothing":
         vllm_engine.swap_weights = lambda *_: None
     engine = vllm_engine.VllmEngine(str(first), config or tiny_config())
+    if plant == "output layer stays":
+        _keep_output_layer(vllm_engine, engine)
     verifier = SwapVerifier(engine, tolerance=0.05, loaded=str(first))
     said = []
     for folder in (first, second):
@@ -63,6 +63,23 @@ def verified_loads(
         except StaleWeightsError as error:
             said.append(str(error))
     return said
+
+
+def _keep_output_layer(vllm_engine: Any, engine: Any) -> None:
+    """Let the output layer compute with its first weights for ever, as a packed copy would.
+
+    Which processors pack it differs, so the copy is made here.
+    """
+    import torch
+
+    head = vllm_engine._model_runner(engine._llm).get_model().lm_head
+    old = head.weight.detach().clone()
+    assert old.numel()
+
+    def stays(layer: Any, **_: Any) -> None:
+        layer.cpu_linear = lambda x, weight, bias: torch.nn.functional.linear(x, old, bias)
+
+    vllm_engine.dispatch_cpu_unquantized_gemm = stays
 
 
 def sampled(folder: Path, prompts: list[list[int]], seeds: list[int]) -> list[list[int]]:
