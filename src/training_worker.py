@@ -143,7 +143,8 @@ class SftTrainer:
             with self._autocast():
                 packed = pack(group, self._device)
                 scores = target_scores(model, self._attention, packed, entropy=True)
-            total += float(scores.entropy)
+            assert scores.entropy is not None
+            total += scores.entropy.item()
         model.train()
         return total / sum(example.target_tokens for example in examples)
 

@@ -145,8 +145,8 @@ def packed_attention(
     kernel_type = torch.get_autocast_dtype(device) if autocast else query.dtype
     fast = packed_layout is not None and kernel_type in _HALF and not softcap and not dropout
     if fast and packed_layout is not None:
-        heads = (tensor.to(kernel_type) for tensor in (query, key, value))
-        attended = _attend_in_one_call(*heads, packed_layout, scaling, sliding_window)
+        query_, key_, value_ = (tensor.to(kernel_type) for tensor in (query, key, value))
+        attended = _attend_in_one_call(query_, key_, value_, packed_layout, scaling, sliding_window)
         return attended.to(query.dtype), None
     spans = packed_spans or (Span(0, query.shape[2], 0, 0),)
     copies = query.shape[1] // key.shape[1]
@@ -159,8 +159,9 @@ def packed_attention(
         # torch's CPU kernel takes up to twice as long in bfloat16, for a coarser result.
         whole = tuple(tensor.float() for tensor in whole)
     with torch.autocast(device, enabled=device != "cpu" and autocast):
-        parts = [_attend(*_cut(whole, span), scaling, dropout, sliding_window, softcap)
-                 for span in spans]  # fmt: skip
+        parts = [
+            _attend(*_cut(whole, span), scaling, dropout, sliding_window, softcap) for span in spans
+        ]
     return torch.cat(parts, 2).transpose(1, 2).to(query.dtype).contiguous(), None
 
 
@@ -177,11 +178,15 @@ def _attend_in_one_call(
     The kernel lets the last query of a span see its last key, so a span's queries see its prefix
     whole and themselves causally.
     """
-    rows = [tensor[0].transpose(0, 1) for tensor in (query, key, value)]  # (T, heads, D)
+    query, key, value = (
+        tensor[0].transpose(0, 1) for tensor in (query, key, value)
+    )  # (T, heads, D)
     if layout.key_places is not None:
-        rows[1:] = [tensor.index_select(0, layout.key_places) for tensor in rows[1:]]
-    attended = varlen_attn(
-        *rows,
+        key, value = (tensor.index_select(0, layout.key_places) for tensor in (key, value))
+    attended: torch.Tensor = varlen_attn(  # type: ignore[assignment]
+        query,
+        key,
+        value,
         layout.query_edges,
         layout.key_edges,
         layout.most_queries,
@@ -193,7 +198,9 @@ def _attend_in_one_call(
     return attended[None]  # (1, T, heads, D)
 
 
-def _cut(heads: Sequence[torch.Tensor], span: Span) -> tuple[torch.Tensor, ...]:
+def _cut(
+    heads: Sequence[torch.Tensor], span: Span
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return the queries of a span with the keys and values they may see, (1, heads, T, D)."""
     query, *others = (tensor.narrow(2, span.start, span.length) for tensor in heads)
     if span.prefix:
@@ -201,7 +208,8 @@ def _cut(heads: Sequence[torch.Tensor], span: Span) -> tuple[torch.Tensor, ...]:
             torch.cat([whole.narrow(2, span.prefix_start, span.prefix), own], 2)
             for whole, own in zip(heads[1:], others, strict=True)
         ]
-    return query, *others
+    key, value = others
+    return query, key, value
 
 
 def _attend(

@@ -37,7 +37,7 @@ class ChunkedScores(NamedTuple):
     """Summed entropy of the next-token distributions, where it was asked for; no gradient."""
 
 
-def add_chunked_loss(model: torch.nn.Module) -> None:
+def add_chunked_loss(model: Any) -> None:
     """Let `model(..., targets=(predicts, targets))` return the targets' summed loss.
 
     The output layer runs on the positions that predict a target alone, some hundred at a time: with
@@ -59,7 +59,8 @@ def add_chunked_loss(model: torch.nn.Module) -> None:
         predicts, wanted = targets
         hidden = model.base_model(*arguments, **more).last_hidden_state[0, predicts]  # (N, H)
         head = model.get_output_embeddings()
-        weight, bias = (_whole(tensor) for tensor in (head.weight, getattr(head, "bias", None)))
+        weight, bias = _whole(head.weight), getattr(head, "bias", None)
+        bias = None if bias is None else _whole(bias)
         nll = _ChunkedNll.apply(hidden, weight, bias, wanted, softcap)
         entropy = _entropy(hidden, weight, bias, softcap) if wants_entropy else None
         return ChunkedScores(nll, entropy)
@@ -67,7 +68,7 @@ def add_chunked_loss(model: torch.nn.Module) -> None:
     model.forward = forward
 
 
-def _whole(tensor: torch.Tensor | None) -> torch.Tensor | None:
+def _whole(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
@@ -90,7 +91,7 @@ class _ChunkedNll(torch.autograd.Function):
         learns = any(ctx.needs_input_grad[:3])
         exact = torch.promote_types(hidden.dtype, torch.float32)
         total = hidden.new_zeros((), dtype=exact)
-        grads = [torch.zeros_like(t, dtype=exact) if t is not None and learns else None
+        grads: list[Any] = [torch.zeros_like(t, dtype=exact) if t is not None and learns else None
                  for t in (hidden, weight, bias)]  # fmt: skip
         for place, inputs, matrix, logits in _logit_chunks(hidden, weight, bias, softcap):
             wanted = targets[place, None]
@@ -107,7 +108,7 @@ class _ChunkedNll(torch.autograd.Function):
             if grads[2] is not None:
                 grads[2] += error.sum(0, dtype=exact)
         ctx.grads = [
-            None if grad is None else grad.to(tensor.dtype)
+            None if grad is None or tensor is None else grad.to(tensor.dtype)
             for grad, tensor in zip(grads, (hidden, weight, bias), strict=True)
         ]
         return total
