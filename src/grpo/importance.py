@@ -73,15 +73,17 @@ def importance_weights(
     """
     difference = (policy - engine) * mask  # (B, C)
     ratio = difference.exp()
-    agreement = Agreement(
-        mask.sum().item(), (ratio * mask).sum().item(), difference.abs().sum().item()
-    )
+    sums = [mask.sum(), (ratio * mask).sum(), difference.abs().sum()]
     if mode == "off":
-        return torch.ones_like(ratio), agreement
+        return torch.ones_like(ratio), _read(sums)
     unit, _, action = mode.partition("_")
     if unit == "sequence":
         ratio = difference.sum(-1, keepdim=True).exp().expand_as(difference)
     above = ratio > cap
-    agreement.corrected = (above * mask).sum().item()
     weights = ratio.clamp(max=cap) if action == "truncate" else ratio.masked_fill(above, 0.0)
-    return weights, agreement
+    return weights, _read([*sums, (above * mask).sum()])
+
+
+def _read(sums: list[torch.Tensor]) -> Agreement:
+    """Bring the sums over in one transfer: each read of a tensor waits for the GPU."""
+    return Agreement(*torch.stack([value.float() for value in sums]).tolist())
