@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from src.config.training import Positive, Section, Share
+from src.config.training import OptimizerName, Positive, Section, Share
 
 
 class RewardWeights(Section):
@@ -86,6 +86,8 @@ class GrpoConfig(Section):
     out. A sequence's ratio is a product over its tokens and soon leaves any bounds."""
     importance_cap: float = Field(default=2.0, gt=1)
     """Largest ratio of the policy's to the engine's probability."""
+    optimizer: OptimizerName = "adamw"
+    """As `train.optimizer`; `adamw_bf16_kahan` wants bfloat16 weights."""
     adam_beta2: Share = 0.95
     """AdamW's second-moment decay."""
     weight_decay: float = Field(default=0.0, ge=0)

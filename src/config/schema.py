@@ -218,6 +218,7 @@ class Config(Section):
         yield from self.grpo.problems(processes=1)
         if data.source == "files" and not (data.train_file and data.test_file):
             yield "data.train_file and data.test_file: both are needed with data.source: files"
+        yield from self._optimizer_problems()
         beyond = [k for k in self.evaluation.pass_at if k > self.sampling.samples]
         if beyond:
             yield (
@@ -230,6 +231,16 @@ class Config(Section):
                 f"prompt beside sampling.max_completion_tokens = "
                 f"{self.sampling.max_completion_tokens}; raise the first or lower the second"
             )
+
+    def _optimizer_problems(self) -> Iterator[str]:
+        dtype = self.model.weight_dtype
+        for section in ("train", "grpo"):
+            name = getattr(self, section).optimizer
+            if name == "adamw_bf16_kahan" and dtype != "bfloat16":
+                yield (
+                    f"{section}.optimizer: {name} makes up for the rounding of bfloat16 weights, "
+                    f"but model.weight_dtype is {dtype}; set that to bfloat16, or use adamw"
+                )
 
     def search_problems(self) -> Iterator[str]:
         """Say what keeps step 1 from comparing trials fairly; other steps do not read `search`."""

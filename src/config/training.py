@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(gt=0)]
 Scalar = int | float | bool | str
+OptimizerName = Literal["adamw", "adamw_8bit", "adamw_bf16_kahan"]
 # Of a training run whose configuration does not say how often.
 _EVALUATIONS = 10
 
@@ -54,6 +55,9 @@ class TrainConfig(Section):
     """Sequences a forward and backward pass."""
     epochs: Positive = 2
     """Passes over the training examples."""
+    optimizer: OptimizerName = "adamw"
+    """AdamW with moments in the weights' type, in 8 bits, or for bfloat16 weights with a bfloat16
+    remainder of what rounding loses (Kahan summation): 8, 2 or 6 bytes a parameter."""
     weight_decay: float = Field(default=0.01, ge=0)
     """AdamW's decoupled weight decay."""
     decay_all: bool = False

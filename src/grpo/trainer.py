@@ -49,6 +49,7 @@ from src.grpo.rollouts import Drawn
 from src.grpo.trl_names import trl_values
 from src.run.devices import is_cpu
 from src.training.losses import CompletionScores, completion_scores
+from src.training.optimization import named_optimizer
 from src.training.parallel import bfloat16_autocast
 from src.training.policy import load_policy
 from src.training.throughput import StepClock, training_flops
@@ -75,12 +76,16 @@ class PolicyTrainer(GRPOTrainer):
         self._buffered_inputs: list[dict[str, Any]] | None = None
         self._server: CompletionServer | None = None
         super().__init__(rollout_func=lambda *_: self._draw_rollouts(), **arguments)
+        grpo = settings.grpo
+        self.optimizer_cls_and_kwargs = named_optimizer(
+            grpo.optimizer, grpo.learning_rate, grpo.adam_beta2
+        )
         # TRL would score every position on a device without Triton, those of prompts as well.
         trl_utils._use_triton = lambda _: True
-        if settings.grpo.mode == "server":
+        if grpo.mode == "server":
             # TRL's client lives in the main process alone; every process samples its own share.
             client = getattr(self.vllm_generation, "vllm_client", None)
-            self._server = client or VLLMClient(base_url=settings.grpo.server_url)
+            self._server = client or VLLMClient(base_url=grpo.server_url)
         if self.use_vllm:
             self._sync_in_trl = self.vllm_generation.sync_weights
             self.vllm_generation.sync_weights = self.sync_weights

@@ -31,8 +31,6 @@ def trl_values(config: Config, output_folder: Path) -> dict[str, Any]:
         "learning_rate": grpo.learning_rate,
         "lr_scheduler_type": _SCHEDULES[grpo.schedule],
         "warmup_steps": grpo.warmup_steps,
-        "adam_beta1": 0.9,
-        "adam_beta2": grpo.adam_beta2,
         "weight_decay": grpo.weight_decay,
         "max_grad_norm": grpo.max_grad_norm,
         "per_device_train_batch_size": grpo.micro_batch_size,

@@ -247,6 +247,10 @@ def grpo_changes(config: Config, processes: int, strategy: str) -> Iterator[Chan
         cut = with_values(config, {"grpo.micro_batch_size": size})
         does = f"--set grpo.micro_batch_size={size}"
         yield Change("micro-batch", does, cut, processes, strategy)
+    if grpo.optimizer == "adamw" and strategy == "ddp":
+        held = with_values(config, {"grpo.optimizer": "adamw_8bit"})
+        does = "--set grpo.optimizer=adamw_8bit"
+        yield Change("optimizer", does, held, processes, strategy)
     more = 2 * processes
     while more <= _MOST_PROCESSES:
         if not any(grpo.problems(more)):

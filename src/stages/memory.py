@@ -127,7 +127,7 @@ def _held(
 ) -> dict[str, float]:
     """Return the bytes that stay from step to step.
 
-    AdamW's two moments have the type of the weights. ZeRO keeps a float32 master copy and float32
+    ZeRO keeps a float32 master copy and float32
     moments, shared out, beside weights and gradients (Rajbhandari et al. 2020, section 3.1).
     """
     weight, count = precision(config, strategy).weight, shape.parameters
@@ -137,7 +137,7 @@ def _held(
     held = {
         "weights": weights,
         "gradients": weight * count * part,
-        "optimizer": (12 if zero else 2 * weight) * count * part,
+        "optimizer": (12 if zero else _optimizer_bytes(config, one, weight)) * count * part,
     }
     if strategy == "ddp" and processes > 1 and one.loss == "fused":
         # transformers leaves gradient_as_bucket_view off, so each gradient lies in a bucket too;
@@ -149,6 +149,16 @@ def _held(
     if one.loss == "fused" and config.grpo.kl_beta > 0:
         held["reference model"] = weights  # loaded in the policy's type, sharded as it is
     return held
+
+
+def _optimizer_bytes(config: Config, one: Pass, weight: int) -> float:
+    """Return the bytes a parameter of the optimizer's state: two moments, and what belongs to them.
+
+    8-bit moments have a float32 scale for every 256 (bitsandbytes); Kahan summation keeps the
+    moments and a remainder in the type of the weights.
+    """
+    name = (config.train if one.loss == "chunked" else config.grpo).optimizer
+    return {"adamw": 2 * weight, "adamw_8bit": 2 + 8 / 256, "adamw_bf16_kahan": 3 * weight}[name]
 
 
 class _Whole:

@@ -178,7 +178,7 @@ def _grpo_changes(config: Config, shortage: Shortage) -> Iterator[str]:
         yield _rollout_share(config, shortage)
     if shortage.kind != "out":
         yield from (_told(change, before) for change in smaller_passes)
-    for kind in ("processes", "server"):
+    for kind in ("optimizer", "processes", "server"):
         if kind in found:
             yield f"{_told(found[kind], before)}, as a new run without --resume"
 

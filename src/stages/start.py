@@ -14,6 +14,7 @@ from src.run.directory import GRPO_STAGE, SEARCH_STAGE, ChecksPassed, Run, pipel
 from src.run.processes import (
     check_devices,
     is_main_process,
+    launched_strategy,
     prepare_main_process,
     process_count,
     process_rank,
@@ -85,6 +86,23 @@ def _stage_problems(stage: str, config: Config) -> Iterator[str]:
         yield from config.search_problems()
     if stage == GRPO_STAGE:
         yield from config.grpo.problems(process_count())
+    yield from _optimizer_problems(stage, launched_strategy(), config)
+
+
+def _optimizer_problems(stage: str, strategy: str, config: Config) -> Iterator[str]:
+    """Say which optimizers a strategy cannot have."""
+    section = "grpo" if stage == GRPO_STAGE else "train"
+    name = getattr(config, section).optimizer
+    if strategy.startswith("zero") and name != "adamw":
+        yield (
+            f"{section}.optimizer: DeepSpeed keeps float32 weights and moments of its own, so "
+            f"{name} saves nothing; use adamw, or --strategy fsdp2"
+        )
+    if strategy == "fsdp2" and name == "adamw_8bit":
+        yield (
+            f"{section}.optimizer: bitsandbytes' adamw_8bit cannot be sharded by FSDP2; use adamw, "
+            "or adamw_bf16_kahan with model.weight_dtype: bfloat16"
+        )
 
 
 def _parse_arguments(

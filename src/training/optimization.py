@@ -1,6 +1,6 @@
 """The optimizer, its learning rate over a schedule, and when to stop.
 
-Takes no more than torch, so that the GPU benchmark can use it alone.
+Takes no more than torch for plain AdamW, so that the GPU benchmark can use it alone.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 if TYPE_CHECKING:
-    from src.config.training import TrainConfig
+    from src.config.training import OptimizerName, TrainConfig
+
+_BETA1, _EPSILON = 0.9, 1e-8
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +57,8 @@ class EarlyStopping:
         return self._since_best >= self._patience
 
 
-def build_optimizer(policy: torch.nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """Build fused AdamW; norms, biases and embeddings are not decayed unless `decay_all`."""
+def build_optimizer(policy: torch.nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """Build AdamW; norms, biases and embeddings are not decayed unless `decay_all`."""
     embeddings = {
         id(parameter)
         for module in policy.modules()
@@ -72,12 +74,30 @@ def build_optimizer(policy: torch.nn.Module, config: TrainConfig) -> torch.optim
         {"params": decayed, "weight_decay": config.weight_decay},
         {"params": plain, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=config.learning_rate,
-        betas=(0.9, config.adam_beta2),
-        fused=True,
-    )
+    kind, settings = named_optimizer(config.optimizer, config.learning_rate, config.adam_beta2)
+    return kind([group for group in groups if group["params"]], **settings)
+
+
+def named_optimizer(
+    name: OptimizerName, learning_rate: float, beta2: float
+) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
+    """Return the class of AdamW that keeps its moments as `name` says, and its settings.
+
+    Moments in 8 bits by blocks of 256: Dettmers et al. 2022, "8-bit Optimizers via Block-wise
+    Quantization". Kahan summation of bfloat16 weights: Zamirai et al. 2020, "Revisiting BFloat16
+    Training".
+    """
+    settings: dict[str, Any] = {"lr": learning_rate, "betas": (_BETA1, beta2), "eps": _EPSILON}
+    # Imported here: each is needed by those alone who choose it.
+    if name == "adamw_8bit":
+        from bitsandbytes.optim import AdamW8bit  # noqa: PLC0415
+
+        return AdamW8bit, settings
+    if name == "adamw_bf16_kahan":
+        from optimi import AdamW  # noqa: PLC0415
+
+        return AdamW, settings | {"kahan_sum": True}
+    return torch.optim.AdamW, settings | {"fused": True}
 
 
 def learning_rate_factor(step: int, steps: int, config: TrainConfig) -> float:

@@ -355,13 +355,13 @@ def test_errors_about_memory_are_told_by_their_words(text, kind, in_evaluation):
     ("stage", "config", "text", "changes"),
     [
         ("step3_GRPO", settings(), CUDA_TEXT,
-         ["grpo.micro_batch_size=4", "grpo.engine_memory_fraction=", "launch_trl.sh 2"]),
+         ["grpo.micro_batch_size=4", "grpo.engine_memory_fraction=", "grpo.optimizer=adamw_8bit"]),
         ("step3_GRPO", settings("grpo.gradient_checkpointing=false"), CUDA_TEXT,
          ["grpo.gradient_checkpointing=true", "grpo.micro_batch_size=4",
           "grpo.engine_memory_fraction="]),
         ("step3_GRPO", settings(), "Free memory on device cuda:0 (10.25/39.39 GiB) on startup is "
          "less than desired GPU memory", ["grpo.engine_memory_fraction=0.25", "micro_batch_size=4",
-                                          "launch_trl.sh 2"]),
+                                          "grpo.optimizer=adamw_8bit"]),
         ("step2_sft", settings("devices.eval=cuda:1", stage="sft"), CUDA_TEXT,
          ["train.micro_batch_size=4", "--num_processes 2", "train.max_tokens=1024"]),
         ("step2_sft", settings("devices.eval=cuda:0", stage="sft"),

@@ -92,8 +92,10 @@ def settings(**values):
     return TrainConfig(**(defaults | values))
 
 
-def trained(tokenizer, examples, folder, config, *, resume=False, stop_after=None, sink=None):
-    model = packed_model(tokenizer)
+def trained(
+    tokenizer, examples, folder, config, *, resume=False, stop_after=None, sink=None, dtype=None
+):
+    model = packed_model(tokenizer).to(dtype or torch.float32)
     store = CheckpointStore(folder, keep=1)
     trainer = SftTrainer(model, tokenizer, config, store, MetricLog([sink or Recorder()]), seed=5)
     schedule = Schedule(3, frozenset({1, 3}), 24)
