@@ -38,6 +38,9 @@ class Algebra(Protocol[V]):
     def root(self, value: V, degree: int) -> V:
         """Take a root."""
 
+    def factorial(self, value: V) -> V:
+        """Make the factorial of what is no number."""
+
     def as_rational(self, value: V) -> Fraction | int | None:
         """Return the rational number that a value is, or None."""
 

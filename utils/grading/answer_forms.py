@@ -20,7 +20,25 @@ MAX_ANSWER_CHARACTERS = 10_000
 
 _OPENING = "</think> <answer>"
 _CLOSING = "</answer>"
-_WORDS = re.compile(r"[A-Za-z\s$.,:;!]*")
+_WORDS = re.compile(r"[A-Za-z\s$.,:;!*#]*")
+# Before a box: an opening, or words that end in a verb of stating. `minus` and `square root of` do
+# not, and a letter or `log` is part of the answer.
+_LEAD = re.compile(
+    r"(?:.*\b(?:is|are|equals|be|get|got|have|obtain|find|that|answer|result|solution|therefore|"
+    r"thus|hence|so|then|finally|conclude|gives|yields|choose|option|choice|"
+    r"(?:equal|simplif\w+|evaluat\w+|reduc\w+|equivalent|comes) to))?[\s$.,:;!*#]*",
+    re.IGNORECASE | re.DOTALL,
+)
+_AFTER = re.compile(
+    r"(?!!)[\s$.,:;!*]*(?:is (?:(?:the|our|my) (?:\w+ )?(?:answer|solution|result)|correct|right))?"
+    r"[\s$.,:;!*]*",
+    re.IGNORECASE,
+)
+_OF_THE_ANSWER = re.compile(
+    r"\bof (?:the|this|that|my|our)\s+(?:\w+\s+)?(?:answer|result|solution)"
+)
+_JOINS_BEFORE, _JOINS_AFTER = re.compile(r"[\w)}\]]\s*$"), re.compile(r"\s*[\w({\\]")
+_BOX_ENDS = re.compile(r"\\(?:boxed|fbox)\s*\{(?:[^{}]|\{[^{}]*\})*\}(?:[\s$]|\\[,;: !])*$")
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*")
 _STATEMENT = re.compile(r"\banswer(?: is|:)\s*(?P<value>[^\n]+?)\s*(?:\.(?=\s|$)|\n|$)", re.I)
 
@@ -70,13 +88,29 @@ def stated_answer(response: str) -> str:
     boxes = list(_BOX.finditer(answer))
     if len(boxes) == 1:
         content, end = _box_content(answer, boxes[0].end())
-        around = f"{answer[: boxes[0].start()]} {answer[end:]}"
-        if _WORDS.fullmatch(around) and not prose.turns(around):
+        if _only_states(answer[: boxes[0].start()], answer[end:]):
             return content.strip(BLANK)
     for box in reversed(boxes):
         content, end = _box_content(answer, box.end())
-        answer = answer[: box.start()] + content + answer[end:]
+        answer = _in_place(answer[: box.start()], content, answer[end:])
     return answer
+
+
+def _only_states(before: str, after: str) -> bool:
+    """Say whether the words around a box do nothing but state what it holds."""
+    around = f"{before} {after}"
+    if not _WORDS.fullmatch(around) or prose.turns(around) or _OF_THE_ANSWER.search(around):
+        return False
+    return bool(_LEAD.fullmatch(before) and _AFTER.fullmatch(after))
+
+
+def _in_place(before: str, content: str, after: str) -> str:
+    """Put what a box holds in its place, never joined with what stands beside it."""
+    if _BOX_ENDS.search(before):
+        return f"{before}, {content}{after}"  # two boxes in a row are two answers
+    if _JOINS_BEFORE.search(before) or _JOINS_AFTER.match(after):
+        content = f"{{{content}}}"
+    return before + content + after
 
 
 def has_box(text: str) -> bool:
@@ -132,6 +166,8 @@ def _box_content(text: str, start: int) -> tuple[str, int]:
         return content, start + len(content)
     depth = 0
     for index in range(start, len(text)):
+        if text[index - 1] == "\\" and text[index] in "{}":
+            continue  # \{ and \} are no braces to TeX
         depth += (text[index] == "{") - (text[index] == "}")
         if depth == 0:
             return text[start + 1 : index], index + 1

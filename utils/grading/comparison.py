@@ -7,8 +7,8 @@ import re
 from collections.abc import Sequence
 from fractions import Fraction
 
-from utils.grading import exact_algebra, normal_form, real_sets, structure, words
-from utils.grading.expressions import ExpressionComparison, apply_exactly
+from utils.grading import bound_names, exact_algebra, normal_form, real_sets, structure, words
+from utils.grading.expressions import ExpressionComparison, apply_exactly, exact_verdict
 from utils.grading.parser import parse_exact
 from utils.grading.structure import Relation
 from utils.grading.tally import TALLY
@@ -17,7 +17,8 @@ MAX_NESTING = 10
 MAX_ELEMENTS = 64
 MAX_ROUNDING = 0.05
 
-_CLOCK = re.compile(r"\d{1,2}\s*:\s*[0-5]\d")
+_CLOCK = re.compile(r"\d{1,2}\s*:\s*[0-5]\d(?!\d)")
+_TWO_DIGITS = re.compile(r":\s*\d\d$")
 _APPLIED = re.compile(r"[a-z]\([a-z]\)")
 
 
@@ -35,15 +36,35 @@ class Comparison(ExpressionComparison):
         if max(_nesting(answer), _nesting(reference)) > MAX_NESTING:
             TALLY.add("guard_hits")
             return self.decide("guard", False, answer, reference)
-        if choice := words.split_choice(reference):
-            return any(self.equal(answer, part) for part in choice)
-        if self.equal(answer, reference):
+        if (choice := words.split_choice(reference)) and self._equal_choice(answer, choice):
+            return True
+        letter = words.as_choice(reference)
+        if letter and (stated := words.split_choice(answer)):
+            return self.decide("text", stated[0] == letter, answer, reference)
+        if self._equal_families(answer, reference) or self.equal(answer, reference):
             return True
         whole = normal_form.without_thousands(answer), normal_form.without_thousands(reference)
         return whole != (answer, reference) and self.equal(*whole)
 
+    def _equal_choice(self, answer: str, choice: tuple[str, str]) -> bool:
+        """Compare with a choice that has its text: the letter will do, or the text, or both."""
+        stated = words.split_choice(answer)
+        if stated and stated[0] == choice[0]:
+            return True
+        return any(self.equal(answer, part) for part in choice)
+
+    def _equal_families(self, answer: str, reference: str) -> bool:
+        """Compare what has names of its own: `kπ, k ∈ ℤ`, sums over an index."""
+        if bound_names.with_neutral_index(answer) == bound_names.with_neutral_index(reference):
+            return self.decide("text", True, answer, reference)
+        found, wanted = (bound_names.as_family(text) for text in (answer, reference))
+        if not found or not wanted or found.numbers != wanted.numbers:
+            return False
+        return self.equal(found.body, wanted.body)
+
     def equal(self, answer: str, reference: str) -> bool:
         """Compare two normal forms of any structure."""
+        answer, reference = structure.members(answer), structure.members(reference)
         if answer == reference:
             return True
         if any(mark in answer or mark in reference for mark in real_sets.MARKS):
@@ -53,7 +74,7 @@ class Comparison(ExpressionComparison):
                 same_name = len({found_set.name, wanted_set.name} - {""}) <= 1
                 same = real_sets.same_pieces(found_set.pieces, wanted_set.pieces)
                 return self.decide("structure", same and same_name, answer, reference)
-        found, wanted = structure.elements(answer), structure.elements(reference)
+        found, wanted = self._elements(answer), self._elements(reference)
         if len(found) == len(wanted) == 1:
             return self._equal_element(found[0], wanted[0])
         if self._equal_assignments(found, reference) or self._equal_assignments(wanted, answer):
@@ -75,6 +96,19 @@ class Comparison(ExpressionComparison):
             return False
         return self._equal_ordered([values[name] for name in sorted(values)], sequence.parts)
 
+    def _elements(self, text: str) -> list[str]:
+        """Return the elements of a list; those of a set once each, and bare where numbered."""
+        parts = structure.elements(text)
+        if len(parts) == 1:
+            return parts
+        if text.startswith("⦃") and len(parts) <= MAX_ELEMENTS:
+            kept: list[str] = []
+            for part in parts:
+                if not any(part == other or exact_verdict(part, other) for other in kept):
+                    kept.append(part)
+            return kept
+        return bound_names.values_of_numbered(parts) or parts
+
     def _equal_unordered(self, found: list[str], wanted: list[str]) -> bool:
         """Match the elements of two lists one to one, in any order."""
         if len(found) != len(wanted) or not 1 < len(found) <= MAX_ELEMENTS:
@@ -84,7 +118,11 @@ class Comparison(ExpressionComparison):
             # Cheap test first: an identical element needs no comparison with the others.
             position = remaining.index(element) if element in remaining else None
             if position is None:
-                matches = (i for i, other in enumerate(remaining) if self.equal(other, element))
+                matches = (
+                    i
+                    for i, other in enumerate(remaining)
+                    if (other[0] == "⦃") == (element[0] == "⦃") and self.equal(other, element)
+                )
                 position = next(matches, None)
             if position is None:
                 return False
@@ -145,9 +183,16 @@ class Comparison(ExpressionComparison):
     def _equal_ratios(self, answer: str, reference: str) -> bool:
         """Compare times part by part, and ratios such as 3:4 up to a common factor."""
         found, wanted = (structure.split_top(text, ":") for text in (answer, reference))
-        is_time = _CLOCK.match(answer) or _CLOCK.match(reference)
-        if is_time or max(len(found), len(wanted)) > 2:
+        if _CLOCK.match(reference) or (_CLOCK.match(answer) and _TWO_DIGITS.search(reference)):
             return len(found) == len(wanted) > 1 and self._equal_ordered(found, wanted)
+        if max(len(found), len(wanted)) > 2:
+            if len(found) != len(wanted):
+                return self.decide("structure", False, answer, reference)
+            crossed = [
+                exact_verdict(f"({part})*({wanted[0]})", f"({other})*({found[0]})")
+                for part, other in zip(found[1:], wanted[1:], strict=True)
+            ]
+            return self.decide("exact", all(crossed), answer, reference)
         values = ["/".join(f"({part})" for part in parts) for parts in (found, wanted)]
         return self.equal_expressions(*values)
 
@@ -186,7 +231,9 @@ class Comparison(ExpressionComparison):
         """Compare a bare value with `x = value`, `x ∈ set` or an inequality's interval."""
         if set(relation.operators) == {"="}:
             stated = list(relation.parts)
-            while len(stated) > 1 and structure.is_name(stated[0]):
+            if structure.is_name(stated[-1]) and not structure.is_name(stated[0]):
+                stated.reverse()
+            while len(stated) > 1 and structure.names_a_quantity(stated[0]):
                 del stated[0]
             return all(self.equal(part, bare) for part in stated)
         if relation.operators == "∈":

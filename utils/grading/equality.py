@@ -13,11 +13,12 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
-from utils.grading import normal_form, prose
+from utils.grading import normal_form, prose, words
 from utils.grading.comparison import Comparison
 from utils.grading.expressions import NeedsSymbols
 from utils.grading.symbolic_client import Unscorable
 from utils.grading.tally import TALLY
+from utils.grading.typesetting import restored, without_markdown
 
 MAX_ANSWER_CHARACTERS = 500
 BLANK = " \t\r\n"
@@ -27,6 +28,11 @@ _INVISIBLE = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u034f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
     "\ud800-\udfff\ufe00-\ufe0f\ufffe\uffff\U000e0000-\U000e007f]"
 )
+# What data sets write where a problem has no final answer (NuminaMath and its descendants).
+_NO_ANSWERS = frozenset(
+    ("notfound", "not found", "proof", "nan", "null", "n/a", "no answer", r"\text{proof}",
+     r"\text{notfound}", "see solution")
+)  # fmt: skip
 _INTEGER = re.compile(r"-?[1-9][0-9]{0,17}|0")
 
 
@@ -49,7 +55,7 @@ def compare(answer: str, reference: str, fast: bool = True, *, symbolic: bool = 
     >>> compare("0.5", "\\\\frac{1}{2}")
     Verdict(equal=True, stage='exact', failure='')
     """
-    answer, reference = answer.strip(BLANK), reference.strip(BLANK)
+    answer, reference = restored(answer).strip(BLANK), restored(reference).strip(BLANK)
     if _INTEGER.fullmatch(answer) and _INTEGER.fullmatch(reference):
         return Verdict(answer == reference, "text")
     if max(len(answer), len(reference)) > MAX_ANSWER_CHARACTERS or _INVISIBLE.search(answer):
@@ -72,7 +78,9 @@ def explain(answer: str, reference: str, fast: bool = True) -> tuple[Verdict, li
 
 
 def is_scorable(reference: str) -> bool:
-    """Say whether a reference states anything: not blank, and its braces balance."""
+    """Say whether a reference states anything: not blank, balanced, no `notfound` or `proof`."""
+    if reference.strip(BLANK).casefold() in _NO_ANSWERS:
+        return False
     depth = 0
     for brace in re.findall(r"(?<!\\)[{}]", reference):
         depth += 1 if brace == "{" else -1
@@ -94,7 +102,8 @@ def _verdict(answer: str, reference: str, comparison: Comparison) -> Verdict:
     """Compare an answer, and failing that what it states as a sentence."""
     try:
         equal = comparison.equal_texts(answer, reference)
-        if not equal and (value := prose.stated_value(answer)) is not None:
+        bare = words.unwrapped(without_markdown(answer))
+        if not equal and (value := prose.stated_value(bare)) is not None:
             comparison.note("text", f"reads the sentence as {value!r}")
             equal = comparison.equal_texts(value, reference)
     except Unscorable as error:

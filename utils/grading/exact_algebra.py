@@ -22,6 +22,7 @@ MAX_POWER_BITS = 16_000
 MAX_TERMS = 2_000
 MAX_POLYNOMIAL_POWER = 20
 MAX_RADICAND = 10**10
+_MOST_SHIFTS = 12
 _ONE: Polynomial = {(): 1}
 _CONTEXT = Context(prec=60)
 _CONSTANTS = {"π": Decimal("3.14159265358979323846264338327950288419716939937510582097494459")}
@@ -51,6 +52,26 @@ def variable(name: str) -> Exact:
 def degrees(value: Exact) -> Exact:
     """Leave a number of degrees as it is; the caller compares like with like."""
     return value
+
+
+def factorial(value: Exact) -> Exact:
+    """Make the factorial of a polynomial: (n+2)! is (n+2)(n+1) n!, with n! a generator.
+
+    Two that differ by more than a whole number are taken for independent, so that equal values may
+    be missed, and none found that is not there.
+    """
+    whole = value.numerator.get((), 0)
+    if value.denominator is not _ONE or not isinstance(whole, int) or abs(whole) > _MOST_SHIFTS:
+        raise NotExactError("factorial")
+    rest = {key: factor for key, factor in value.numerator.items() if key}
+    name = " ".join(f"{factor}*{key}" for key, factor in sorted(rest.items(), key=str))
+    result = variable(f"({name})!")
+    shape = Exact(rest, _ONE)
+    for step in range(1, whole + 1):
+        result = multiply(result, add(shape, constant(step)))
+    for step in range(whole + 1, 1):
+        result = divide(result, add(shape, constant(step)))
+    return result
 
 
 def function(name: str, argument: Exact, base: Exact | None) -> Exact:

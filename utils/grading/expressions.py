@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import TypeVar
 
-from utils.grading import exact_algebra, numeric, units, words
+from utils.grading import exact_algebra, normal_form, numeric, units, words
 from utils.grading.exact_algebra import Exact
 from utils.grading.parser import parse_exact
 from utils.grading.symbolic_client import Unscorable, is_safe
@@ -21,6 +21,8 @@ PATIENT_DEADLINE_S = 10.0
 _BASE_NUMBER = re.compile(r"(-?)\s*\(?([0-9A-Fa-f][0-9A-Fa-f.]*)\)?\s*_\s*\{?\s*(\d+)\s*\}?")
 # 12°6 must not become 126.
 _DEGREE = re.compile(r"°(?!\s*\d)")
+_ANGLE = re.compile(r"(\d+(?:\.\d+)?)\s*°")
+_TURN = 6.29
 
 
 class NeedsSymbols(Exception):  # noqa: N818 - a request to the caller, not an error
@@ -54,21 +56,22 @@ class ExpressionComparison:
             return self.decide("text", True, answer, reference)
         if (letter := words.as_choice(reference)) and letter == words.as_choice(answer):
             return self.decide("text", True, answer, reference)
-        reference, wanted_unit = units.split_unit(reference)
+        reference, wanted_unit = units.split_unit(reference, trusted=True)
         answer, unit = units.split_unit(answer, wanted_unit)
         if unit and not wanted_unit:
-            reference, wanted_unit = units.split_unit(reference, unit)
+            reference, wanted_unit = units.split_unit(reference, unit, trusted=True)
         if unit and wanted_unit and unit != wanted_unit:
             return self.decide("text", False, f"unit {unit}", f"unit {wanted_unit}")
         if words.is_text(answer) or words.is_text(reference):
             return self.decide("text", words.same_text(answer, reference), answer, reference)
         answer, reference = words.unwrapped(answer), words.unwrapped(reference)
-        if _DEGREE.sub("", answer) == _DEGREE.sub("", reference):
+        if _same_but_for_degrees(answer, reference):
             return self.decide("text", True, answer, reference)
         if words.same_word(answer, reference):
             return self.decide("text", True, answer, reference)
         if words.is_word(answer) or words.is_word(reference):
             return self.decide("text", False, answer, reference)
+        answer, reference = (normal_form.without_thousands(side) for side in (answer, reference))
         return self._equal_values(answer, reference, (unit, wanted_unit))
 
     def _equal_values(self, answer: str, reference: str, units_of: tuple[str, str]) -> bool:
@@ -81,6 +84,8 @@ class ExpressionComparison:
         if verdict is None:
             return self.equal_symbolically(answer, reference)
         unit, wanted_unit = units_of
+        if verdict and unit == "percent" and not wanted_unit and _is_small_share(answer):
+            verdict = False
         if not verdict and unit != wanted_unit:
             scales = {"percent": "({})/100", "degree": "({})π/180"}
             if scale := scales.get(unit):
@@ -103,6 +108,27 @@ class ExpressionComparison:
         verdict, seconds = POOL.equal(answer, reference, self._left_s, patient=not self.fast)
         self._left_s -= seconds
         return self.decide("symbolic", verdict, answer, reference)
+
+
+def _same_but_for_degrees(answer: str, reference: str) -> bool:
+    """Say whether two texts differ in degree signs alone.
+
+    In a function they count: cos 1 is not cos 1°. But cos 15 may stand for the reference's cos 15°:
+    nobody means more than a full turn of radians.
+    """
+    if _DEGREE.sub("", answer) != _DEGREE.sub("", reference):
+        return False
+    if not units.TRIGONOMETRIC.search(reference):
+        return True
+    angles = _ANGLE.findall(reference)
+    return "°" not in answer and bool(angles) and all(float(angle) > _TURN for angle in angles)
+
+
+def _is_small_share(text: str) -> bool:
+    """Say whether a value lies between -1 and 1, so that 0.25 % can hardly mean 0.25."""
+    value = parse_exact(text)
+    size = exact_algebra.approximate(value) if value is not None else None
+    return size is not None and 0 < abs(size) < 1
 
 
 def exact_verdict(answer: str, reference: str) -> bool | None:

@@ -9,13 +9,21 @@ digits are never joined across it.
 from __future__ import annotations
 
 import re
+from decimal import Decimal
+from fractions import Fraction
 from functools import lru_cache
 
 from utils.grading.characters import to_plain
-from utils.grading.words import WRAPPER
+from utils.grading.number_words import in_digits
+from utils.grading.typesetting import restored, without_typesetting
+from utils.grading.words import WRAPPER, unwrapped
 
 _SYMBOLS = {
-    **dict.fromkeys(("dfrac", "tfrac", "cfrac"), r"\frac"),
+    **dict.fromkeys(("dfrac", "tfrac", "cfrac", "sfrac", "nicefrac", "flatfrac"), r"\frac"),
+    **dict.fromkeys(("tg", "tan"), r"\tan"),
+    **dict.fromkeys(("ctg", "cotg", "cot"), r"\cot"),
+    **dict.fromkeys(("arctg", "arctan"), r"\arctan"),
+    **{"cosec": r"\csc", "lg": r"\log_{10}", "permil": "/1000"},
     **dict.fromkeys(("dbinom", "tbinom"), r"\binom"),
     **dict.fromkeys(("cdot", "times", "ast"), "*"),
     **dict.fromkeys(("le", "leq", "leqslant"), "≤"),
@@ -23,13 +31,22 @@ _SYMBOLS = {
     **dict.fromkeys(("ne", "neq"), "≠"),
     **dict.fromkeys(("lvert", "rvert", "vert", "mid"), "|"),
     **dict.fromkeys(("quad", "qquad", "displaystyle", "textstyle", "rm", "bf"), " "),
-    **dict.fromkeys(("left", "right", "big", "Big", "bigg", "Bigg", "bigl", "bigr"), ""),
+    **dict.fromkeys(("left", "right", "middle", "big", "Big", "bigg", "Bigg", "bigl", "bigr"), ""),
     **dict.fromkeys(("text", "textbf", "textit", "textrm", "textnormal"), r"\text"),
     **dict.fromkeys(("mathrm", "mathbf", "mathit", "mathsf", "mbox", "hbox"), r"\text"),
     **dict.fromkeys(("textsf", "emph", "operatorname", "texttt"), r"\text"),
     **dict.fromkeys(("degree", "textdegree"), "°"),
     **dict.fromkeys(("overline", "bar"), r"\overline"),
-    **{"div": "/", "pi": "π", "infty": "∞", "lt": "<", "gt": ">", "in": "∈", "cup": "∪"},
+    **{
+        "equiv": "≡",
+        "div": "/",
+        "pi": "π",
+        "infty": "∞",
+        "lt": "<",
+        "gt": ">",
+        "in": "∈",
+        "cup": "∪",
+    },
     **{"pm": "±", "mp": "∓", "approx": "≈", "lbrace": "⦃", "rbrace": "⦄", "colon": ":"},
     **{"emptyset": "∅", "varnothing": "∅", "setminus": "∖", "backslash": "∖", "R": "ℝ"},
     **{"cap": "∩", "langle": "(", "rangle": ")", "tilde": " "},
@@ -38,13 +55,19 @@ _SYMBOLS = {
 }
 _ESCAPE = re.compile(r"\\([A-Za-z]+|.)")
 _DOUBLED_BACKSLASH = re.compile(r"\\\\(?=[A-Za-z{}])")
+_OPERATOR_NAME = re.compile(
+    r"\\(?:operatorname|mathrm|text|rm|mathop)\s*\*?\s*\{\s*(arcsin|arccos|arctan|arctg|arcctg|sin|cos|"
+    r"tan|tg|ctg|cotg|cot|csc|cosec|ln|lg|log|exp|gcd|lcm|max|mod|bmod|(?<=operatorname\{)(?:sec|min))"
+    r"\s*\}"
+)
 _CHOOSE = re.compile(r"\{([^{}]*)\\choose(?![A-Za-z])([^{}]*)\}")
 _GLUED_QUAD = re.compile(r"\\q?quad(?=[A-Za-z])")
 _TEX_THOUSANDS = re.compile(r"(?<=\d)(?:,\s*\\!\s*|\{,\}\s*|\\,)(?=\d{3}(?!\d))")
 _ROOT_SIGN = re.compile(r"√\s*(\d+)")
 _DEGREE = re.compile(r"\^\s*(?:\{\s*[∘°]\s*\}|[∘°])|∘")
 _FUNCTION_WORD = re.compile(
-    r"(?<![A-Za-z\\])(sqrt|arcsin|arccos|arctan|sin|cos|tan|cot|sec|csc|ln|log)(?![A-Za-z])"
+    r"(?<![A-Za-z\\])(sqrt|arcsin|arccos|arctan|sin|cos|tan|cot|sec|csc|ln|log|"
+    r"(?:gcd|lcm|max|min)(?=\s*[({⦃]))(?![A-Za-z])"
 )
 _PI_WORD = re.compile(r"(?<![A-Za-z\\])pi(?![A-Za-z])")
 _INFINITY_WORD = re.compile(r"(?<![A-Za-z\\])(?:infinity|inf)(?![A-Za-z])")
@@ -60,9 +83,33 @@ _TIMES_LETTER = re.compile(r"(?<=\d)\s*[xX]\s*(?=10\s*\^)")
 _UNION_LETTER = re.compile(r"(?<=[)\]⦄])\s*U\s*(?=[(\[⦃])")
 _ELLIPSIS = re.compile(r"\.\s*\.\s*\.[\s.]*|\\[lcdv]?dots(?![A-Za-z])")
 _RATIO_WORD = re.compile(r"(?<=\d)\s+to\s+(?=\d)")
-_TIE = re.compile(r"~(?=[A-Za-z\\}])")
+_TIE = re.compile(r"~(?=[A-Za-z\\}]|\d{3}(?!\d))")
 _DOTTED_PERIOD = re.compile(r"\\dot\s*(?:\{(\d)\}|(\d))(?:(\d*)\\dot\s*(?:\{(\d)\}|(\d)))?")
 _REALS = re.compile(r"\\(?:mathbb|Bbb|mathbf|text)\s*\{?\s*R\s*\}?(?![A-Za-z])")
+_BRACED_COMMA = re.compile(r"(?<=\d)\{,\}(?=\d(?!\d\d(?!\d)))")
+_NUMBER_SETS = re.compile(r"\\(?:mathbb|Bbb|mathbf)\s*\{?\s*([ZNQ])\s*\}?(?![A-Za-z])")
+_SETS = {"Z": "ℤ", "N": "ℕ", "Q": "ℚ", "R": "ℝ"}
+_NUMBER_SET_LETTERS = re.compile(r"(?<=∈)\s*([ZNQR])(?![A-Za-z])")
+_MODULO = re.compile(r"\\pmod\s*(?:\{([^{}]*)\}|(\w))|\(\s*\\b?mod\s*([^()]*)\)")
+_PER_CENT = re.compile(r"(?<=\d)\s*(?:\\text\s*\{\s*per ?cent\s*\}|per cent(?![A-Za-z]))")
+_TEXT_WITHOUT_WORDS = re.compile(r"\\text\s*\{\s*([-\d:.,/ ]+(?: [a-z]+)?)\s*\}")
+_PRIME = re.compile(r"\^\s*\{?\s*(?:\\prime\s*){1,2}\}?")
+_MINUTES = re.compile(
+    r"(\d+(?:\.\d+)?)\s*°\s*(\d{1,2}(?:\.\d+)?)\s*'(?!')(?:\s*(\d{1,2}(?:\.\d+)?)\s*(?:''|\"))?"
+)
+_PERIOD_IN_BRACKETS = re.compile(r"(?<![\w.])(\d*\.\d*)\((\d+)\)(?![\w.(])")
+_INDIAN_THOUSANDS = re.compile(r"(?<![\w.,])\d{1,2}(?:,\d{2})+,\d{3}(?![\w,])")
+_DOTS_AND_COMMA = re.compile(r"(?<![\w.,])(\d{1,3}(?:[. ]\d{3})+),(\d{1,2}|\d{4,})(?![\w.,])")
+_DOTTED_THOUSANDS = re.compile(
+    r"(?<![\w.,])\d{1,3}(?:\.\d{3}){2,}(?![\w.])|(?<![\w.,])\d{1,3}(?:'\d{3})+(?![\w'])"
+)
+_DECIMAL_COMMA = re.compile(r"(?<=\d),(?=\d)")
+_UNIT_QUOTIENT = re.compile(
+    r"\\text\s*\{\s*([A-Za-z. ]+?)\s*\}\s*/\s*\\text\s*\{\s*([A-Za-z. ]+?)\s*\}"
+    r"|\\frac\s*\{\s*\\text\s*\{\s*([A-Za-z ]+?)\s*\}\s*\}"
+    r"\s*\{\s*\\text\s*\{\s*([A-Za-z ]+?)\s*\}\s*\}"
+)
+_RELATION_IN_TEXT = re.compile(r"\\text\s*\{([^{}]*[=<>≤≥][^{}]*)\}")
 _WHOLE_PHRASES = {
     "all real numbers": "ℝ", "all reals": "ℝ", "empty set": "∅", "the empty set": "∅",
     "no solution": "∅", "no solutions": "∅", "⦃⦄": "∅", "⦃ ⦄": "∅",
@@ -88,15 +135,24 @@ def normalise(text: str) -> str:
     >>> normalise("$\\\\dfrac{1}{2}$."), normalise("3 × 10⁴"), normalise("]0, 1] U (2, 3)")
     ('\\\\frac{1}{2}', '3 * 10^{4}', '(0, 1]∪(2, 3)')
     """
-    text = _ELLIPSIS.sub("…", to_plain(text.strip()))
+    text = without_typesetting(to_plain(restored(text).strip()))
+    text = _ELLIPSIS.sub("…", in_digits(text))
+    if "~" in text:
+        text = _TIE.sub(" ", text)
     if "\\" in text:
         text = _normalise_commands(text)
-    text = _strip_dollars(text.replace("{,}", ","))
+    text = _strip_dollars(_BRACED_COMMA.sub(".", text).replace("{,}", ","))
     text = _ROOT_SIGN.sub(r"\\sqrt{\1}", text).replace("√", r"\sqrt ")
     text = _DEGREE.sub("°", text)
+    if "°" in text:
+        text = _MINUTES.sub(_in_degrees, text)
+    if "." in text or "," in text or "'" in text:
+        text = _one_separator(text)
     text = text.replace("<=", "≤").replace(">=", "≥").replace("!=", "≠").replace("**", "^")
     if _LETTERS.search(text):
-        text = _normalise_words(text)
+        text = _normalise_words(_PER_CENT.sub("%", text))
+    if "∈" in text:
+        text = _NUMBER_SET_LETTERS.sub(lambda match: _SETS[match[1]], text)
     if "]" in text or "[" in text:
         text = _OUTWARD_CLOSE.sub(r"\1)", _OUTWARD_OPEN.sub(r"\1(", text))
     text = " ".join(text.split()).rstrip(_TRAILING)
@@ -104,7 +160,7 @@ def normalise(text: str) -> str:
         text = _REALS_MINUS.sub("ℝ∖", text)
     elif text[:3].casefold() == "all":
         text = _REALS_EXCEPT.sub(r"ℝ∖⦃\1⦄", text)
-    return _WHOLE_PHRASES.get(text.casefold(), text)
+    return _WHOLE_PHRASES.get(unwrapped(text).casefold().replace("\\ ", " "), text)
 
 
 def without_thousands(text: str) -> str:
@@ -126,14 +182,59 @@ def _normalise_commands(text: str) -> str:
     """Rewrite LaTeX commands, each into one spelling."""
     if "begin" not in text:
         text = _DOUBLED_BACKSLASH.sub(r"\\", text)
-    text = _GLUED_QUAD.sub(" ", _TIE.sub(" ", text).replace("\\right.", " "))
+    text = _GLUED_QUAD.sub(" ", text.replace("\\right.", " "))
     text = _TEX_THOUSANDS.sub("", text)
     text = _CHOOSE.sub(r"\\binom{\1}{\2}", text)
     if "dot" in text:
         text = _DOTTED_PERIOD.sub(_repeating_period, text)
-    text = _REALS.sub("ℝ", text)
+    if "\\operatorname" in text or "\\mathrm" in text or "\\text" in text:
+        text = _OPERATOR_NAME.sub(r"\\\1 ", text)
+    text = _NUMBER_SETS.sub(lambda match: _SETS[match[1]], _REALS.sub("ℝ", text))
+    if "mod" in text:
+        text = _MODULO.sub(
+            lambda match: f"(\\bmod {(match[1] or match[2] or match[3]).strip()})", text
+        )
+    if "prime" in text:
+        text = _PRIME.sub(lambda match: "'" * match[0].count("prime"), text)
     text = _ESCAPE.sub(lambda match: _SYMBOLS.get(match[1], match[0]), text)
+    if "\\text" in text:
+        text = _UNIT_QUOTIENT.sub(_unit_quotient, text)
+        text = _TEXT_WITHOUT_WORDS.sub(r"\1", _RELATION_IN_TEXT.sub(r"\1", text))
     return _MATRIX_END.sub(r"\\end{matrix}", _MATRIX_BEGIN.sub(r"\\begin{matrix}", text))
+
+
+def _in_degrees(match: re.Match[str]) -> str:
+    """Write degrees, minutes and seconds as degrees.
+
+    >>> normalise("12° 30' 36''"), normalise("10°20'")
+    ('12.51°', '\\\\frac{31}{3}°')
+    """
+    whole, minutes, seconds = (Fraction(part or 0) for part in match.groups())
+    value = whole + minutes / 60 + seconds / 3600
+    decimal = format(Decimal(value.numerator) / value.denominator, "f")
+    if Fraction(decimal) == value:
+        return f"{decimal}°"
+    return rf"\frac{{{value.numerator}}}{{{value.denominator}}}°"
+
+
+def _one_separator(text: str) -> str:
+    """Write periods, thousands and decimal commas of other countries as ours.
+
+    >>> normalise("0.(3)"), normalise("1,00,000"), normalise("1.234.567"), normalise("(0,5; 1)")
+    ('0.\\\\overline{3}', '100000', '1234567', '(0.5; 1)')
+    """
+    text = _PERIOD_IN_BRACKETS.sub(r"\1\\overline{\2}", text)
+    text = _DOTS_AND_COMMA.sub(lambda match: re.sub("[. ]", "", match[1]) + "." + match[2], text)
+    text = _INDIAN_THOUSANDS.sub(lambda match: match[0].replace(",", ""), text)
+    text = _DOTTED_THOUSANDS.sub(lambda match: re.sub("[.']", "", match[0]), text)
+    if ";" in text and _DECIMAL_COMMA.search(text) and not re.search(r",\s|\.", text):
+        text = _DECIMAL_COMMA.sub(".", text)
+    return text
+
+
+def _unit_quotient(match: re.Match[str]) -> str:
+    above, below = match[1] or match[3], match[2] or match[4]
+    return rf"\text{{{above}/{below}}}"
 
 
 def _repeating_period(match: re.Match[str]) -> str:

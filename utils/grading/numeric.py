@@ -140,6 +140,7 @@ _ALGEBRA = SimpleNamespace(
     divide=_divide,
     power=_power,
     root=_root,
+    factorial=lambda value: _bounded(_CONTEXT.factorial(value)),
     as_rational=_as_rational,
     function=_function,
 )

@@ -16,13 +16,11 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Generic
 
-from utils.grading import exact_algebra
+from utils.grading import counting, exact_algebra
 from utils.grading.algebra import Algebra, V
 from utils.grading.exact_algebra import Exact, NotExactError
 
 MAX_DEPTH = 20
-MAX_FACTORIAL = 300
-MAX_BINOMIAL = 1_000
 
 _REPEATING = re.compile(r"(\d*)\.(\d*)\\overline\s*\{(\d+)\}")
 _NUMBER = re.compile(r"\d+(?:\.\d*)?|\.\d+")
@@ -32,11 +30,17 @@ _SUBSCRIPT = re.compile(r"_(?:\{([A-Za-z0-9]+)\}|([A-Za-z0-9]))")
 _COMMAND = re.compile(r"\\([A-Za-z]+)")
 _GREEK = {
     "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "kappa", "lambda", "mu",
-    "nu", "xi", "rho", "sigma", "tau", "phi", "chi", "psi", "omega", "varphi",
+    "nu", "xi", "rho", "sigma", "tau", "phi", "chi", "psi", "omega", "varphi", "Gamma", "Delta",
+    "Theta", "Lambda", "Xi", "Pi", "Sigma", "Upsilon", "Phi", "Psi", "Omega",
 }  # fmt: skip
 _FUNCTIONS = {
     "sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "ln", "log", "exp",
 }  # fmt: skip
+_OF_SEVERAL: dict[str, Callable[..., Fraction | int]] = {
+    "gcd": math.gcd, "lcm": math.lcm, "max": max, "min": min,
+}  # fmt: skip
+_MODULO = re.compile(r"\s*\\b?mod(?![A-Za-z])")
+_INFINITE = re.compile(r"\s*[+-]?\s*∞\s*")
 _CLOSERS = {"(": ")", "{": "}", "[": "]"}
 _FUNCTION_LETTERS = "fgh"
 
@@ -48,6 +52,8 @@ def parse_exact(text: str) -> Exact | None:
     >>> parse_exact("2(x+3)") == parse_exact("6+2x")
     True
     """
+    if "∞" in text and not _INFINITE.fullmatch(text):
+        return None  # ∞/∞ is no number
     try:
         return Parser(text, exact_algebra).parse()
     except (NotExactError, IndexError):
@@ -67,6 +73,9 @@ class Parser(Generic[V]):
     def parse(self) -> V:
         """Parse the whole text."""
         value = self._sum()
+        if modulo := _MODULO.match(self._text, self._at):
+            self._at = modulo.end()
+            value = counting.remainder(self._algebra, value, self._sum())
         if self._peek():
             raise NotExactError("text left over")
         return value
@@ -129,7 +138,11 @@ class Parser(Generic[V]):
     def _starts_implicit_factor(self, char: str) -> bool:
         """Say whether a factor follows without an operator; a number may not, as in `x 2`."""
         if char and (char.isdigit() or char == "."):
+            if self._text[: self._at].rstrip().endswith("!"):
+                return True
             raise NotExactError("number after a factor")
+        if char == "\\" and _MODULO.match(self._text, self._at):
+            return False
         return bool(char) and (char.isalpha() or char in "({[\\∞")
 
     def _factor(self) -> V:
@@ -137,7 +150,13 @@ class Parser(Generic[V]):
         value = self._primary()
         while (char := self._peek()) and char in "!°":
             self._at += 1
-            value = self._factorial(value) if char == "!" else self._algebra.degrees(value)
+            if char == "!" and self._text.startswith("!", self._at):
+                self._at += 1
+                value = counting.double_factorial(self._algebra, value)
+            elif char == "!":
+                value = counting.factorial(self._algebra, value)
+            else:
+                value = self._algebra.degrees(value)
         if char == "^":
             self._at += 1
             value = self._algebra.power(value, self._argument())
@@ -224,11 +243,13 @@ class Parser(Generic[V]):
             return self._root()
         if name == "binom":
             top = self._argument(single_digit=True)
-            return self._binomial(top, self._argument(single_digit=True))
+            return counting.binomial(self._algebra, top, self._argument(single_digit=True))
         if name in _GREEK:
             return self._algebra.variable(name)
         if name in _FUNCTIONS:
             return self._function(name)
+        if name in _OF_SEVERAL:
+            return self._of_several(_OF_SEVERAL[name])
         raise NotExactError(f"command {name}")
 
     def _root(self) -> V:
@@ -255,10 +276,30 @@ class Parser(Generic[V]):
                 raise NotExactError("a power that may mean the inverse function")
         closer = _CLOSERS.get(self._peek())
         argument = self._bracketed(closer) if closer else self._bare_argument()
+        if self._peek() == "°":
+            self._at += 1
+            argument = self._algebra.degrees(argument)
         if self._peek() in ("^", "!", "°", "_"):
             raise NotExactError("ambiguous power of a function")
         value = self._algebra.function(name, argument, base)
         return value if exponent is None else self._algebra.power(value, exponent)
+
+    def _of_several(self, function: Callable[..., Fraction | int]) -> V:
+        """Apply gcd, lcm, max or min to rational numbers in brackets."""
+        closer = {"(": ")", "⦃": "⦄", "{": "}", "[": "]"}.get(self._peek())
+        if closer is None:
+            raise NotExactError("no list of numbers")
+        numbers: list[Fraction | int] = []
+        while self._peek() != closer:
+            self._at += 1
+            number = self._algebra.as_rational(self._sum())
+            if number is None or (self._peek() not in (",", closer)):
+                raise NotExactError("no list of numbers")
+            numbers.append(number)
+        self._at += 1
+        if function in (math.gcd, math.lcm) and not all(isinstance(n, int) for n in numbers):
+            raise NotExactError("not whole numbers")
+        return self._algebra.constant(function(*numbers) if len(numbers) > 1 else numbers[0])
 
     def _bare_argument(self) -> V:
         """Parse an argument without brackets: `2x`, `\\frac{x}{2}`, `30°`; at most one letter."""
@@ -276,20 +317,6 @@ class Parser(Generic[V]):
         if value is None or letters > 1 or self._peek() in ("/", "("):
             raise NotExactError("ambiguous argument of a function")
         return value
-
-    def _factorial(self, value: V) -> V:
-        """Return n! for a small natural number."""
-        number = self._algebra.as_rational(value)
-        if not isinstance(number, int) or not 0 <= number <= MAX_FACTORIAL:
-            raise NotExactError("factorial")
-        return self._algebra.constant(math.factorial(number))
-
-    def _binomial(self, top: V, bottom: V) -> V:
-        """Return the binomial coefficient of two small natural numbers."""
-        n, k = self._algebra.as_rational(top), self._algebra.as_rational(bottom)
-        if not isinstance(n, int) or not isinstance(k, int) or not 0 <= k <= n <= MAX_BINOMIAL:
-            raise NotExactError("binomial")
-        return self._algebra.constant(math.comb(n, k))
 
     def _argument(self, *, single_digit: bool = False) -> V:
         """Parse the argument of a command or an exponent.

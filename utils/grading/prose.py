@@ -24,7 +24,9 @@ _NOUN = (
     r"probability|expression|equation|inequality|interval|set|function|matrix|vector|point|"
     r"polynomial|coordinates|pair|triple|angle|measure|slope|limit|integral|derivative|remainder|"
     r"total|average|mean|median|mode|range|domain|cost|price|amount|speed|time|age|digit|root|"
-    r"roots|determinant|projection|coefficient|degree|percentage|factor|divisor|multiple)"
+    r"roots|vertex|center|centre|focus|midpoint|intercept|minimum|maximum|hypotenuse|sides?|"
+    r"circumradius|inradius|inverse|period|amplitude|order|rank|trace|norm|modulus|rate|profit|"
+    r"determinant|projection|coefficient|degree|percentage|factor|divisor|multiple)"
 )
 # Any of these may turn the statement into another one.
 _TURNS = re.compile(

@@ -7,6 +7,7 @@ constants are outside this module; the caller then compares piece by piece.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from decimal import Context, Decimal
 from typing import NamedTuple
@@ -17,6 +18,8 @@ from utils.grading.parser import parse_exact
 
 MARKS = "∪∩∖ℝ≠∨<>≤≥∅"
 MAX_PIECES = 32
+_ABSOLUTE = re.compile(r"\|([^|]+)\|")
+_SHIFTED = re.compile(r"(?P<name>[A-Za-z])\s*(?P<shift>[+-][^|]+)?")
 _INFINITY = Decimal("Infinity")
 # Ends are put in order by 40 digits, so that two spellings of one number coincide.
 _ORDER = Context(prec=40)
@@ -89,12 +92,30 @@ def _read_condition(text: str) -> RealSet | None:
     if operators == "≠" and structure.is_name(parts[0]):
         point = _read_points(parts[1])
         return RealSet(parts[0], _complement(point)) if point else None
+    if (inside := _ABSOLUTE.fullmatch(parts[0])) and len(parts) == 2:
+        return _read_absolute(inside[1], operators, parts[1])
     interval = structure.as_interval(relation)
     name = next((part for part in parts if structure.is_name(part)), None)
     if interval is None or name is None:
         return None
     pieces = _read_union(interval)
     return RealSet(name, pieces) if pieces is not None else None
+
+
+def _read_absolute(inside: str, operator: str, distance: str) -> RealSet | None:
+    """Read |x - c| against a constant; x has a factor of one."""
+    shifted = _SHIFTED.fullmatch(inside)
+    if shifted is None or operator not in structure.FLIPPED:
+        return None
+    centre = f"-({shifted['shift']})" if shifted["shift"] else "0"
+    ends = f"{centre}-({distance}),{centre}+({distance})"
+    beyond = _read_bound(distance, 0)
+    if beyond is None or beyond.value <= 0:
+        return None
+    pieces = _read_union(f"({ends})" if operator in "<≥" else f"[{ends}]")
+    if pieces is None:
+        return None
+    return RealSet(shifted["name"], pieces if operator in "<≤" else _complement(pieces))
 
 
 def _read_union(text: str) -> list[Piece] | None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-RELATIONS = "=<>≤≥≠∈≈"
+from utils.grading import prose
+
+RELATIONS = "=<>≤≥≠∈≈≡"
 FLIPPED = {"<": ">", ">": "<", "≤": "≥", "≥": "≤"}
 SEPARATORS = ",;∨"
 _OPENERS = "([{⦃"
@@ -16,12 +18,33 @@ _NAME = (
     r"|\\(?:alpha|beta|gamma|delta|theta|phi|lambda|mu|sigma|omega|rho)"
     r"|m?\s*\\angle\s*[A-Z]{1,3}|\([A-Za-z](?:,\s*[A-Za-z])+\))"
 )
+_SHORTEST_WORDS = 4
+_OPERATES = re.compile(
+    r"\b(?:minus|negative|(?:square|cube)d? (?:of|root)|root of|reciprocal|inverse|times|"
+    r"of the (?:\w+ )?answer)\b",
+    re.I,
+)
+_LETTER = r"[A-Za-z](?:_(?:\{[^{}]*\}|[A-Za-z0-9]))?"
+_LETTERS_ALONE = re.compile(rf"{_LETTER}(?:\s*[+*-]?\s*{_LETTER})+")
+_QUANTITY = re.compile(
+    r"(?:[fghFGPESTVN]|\\text\{(?:P|Pr|E|Var)\}|\\Pr|\\mathbb\{[PE]\})(?:_\{?\w+\}?)?"
+    r"\s*[(\[][^()\[\]]*(?:\([^()]*\)[^()\[\]]*)?[)\]]"
+    r"|[A-Za-z]_\{\s*(?:\\(?:max|min|text\{[^{}]*\})|(?:\\triangle)?\s*[A-Z]{3,4})\s*\}"
+    r"|(?:\\text\{[^{}]*\}\s*)?\\triangle\s*[A-Z]{3}|\[[A-Z]{3,4}\]"
+    r"|\\(?:sin|cos|tan|cot|sec|csc)\s*(?:\\angle\s*)?(?:[A-Z]{1,3}|[a-z]|\\[a-z]+)"
+)
+_MEMBERSHIP = re.compile(
+    r"\s*[A-Za-z](?:_\{?\w+\}?)?\s*(?:[∈=]\s*(?P<set>⦃[^⦃⦄|:<>≤≥=]*⦄)|(?P<point>\([^()]*,[^()]*\)))"
+)
 _NAMES = re.compile(rf"{_NAME}(?:\s*:\s*{_NAME})*")
 _SET_BUILDER = re.compile(
     r"⦃\s*(?P<name>[A-Za-z])\s*(?:∈\s*ℝ\s*)?[:|]\s*(?P<condition>(?P=name)\b[^:|⦃⦄]*|[^:|⦃⦄]*"
     r"[<>≤≥≠=]\s*(?P=name)\b[^:|⦃⦄]*)⦄"
 )
-_MATRIX = re.compile(r"\\begin\{matrix\}((?:(?!\\begin).)*)\\end\{matrix\}")
+_MATRIX = re.compile(
+    r"(?P<factor>[^,;&=<>≤≥≠∈⏎]*?)\\begin\{matrix\}(?P<rows>(?:(?!\\begin).)*)\\end\{matrix\}\s*"
+    r"(?P<transposed>\^\s*\{?\s*(?:T|\\top|\\intercal|\\text\{T\})\s*\}?)?"
+)
 
 
 class Relation(NamedTuple):
@@ -101,8 +124,39 @@ def exact_side(text: str) -> str:
 
 
 def is_name(text: str) -> bool:
-    """Say whether the text only names a quantity: x, x_1, f(x), AB, |AB|, (x,y), \\\\angle A."""
-    return bool(_NAMES.fullmatch(text))
+    """Say whether the text only names a quantity: x, x_1, f(x), AB, |AB|, (x,y), \\\\angle A.
+
+    Words do, unless they turn it into another one: half of the answer.
+    """
+    if not _NAMES.fullmatch(text):
+        return False
+    return len(text) < _SHORTEST_WORDS or not (prose.turns(text) or _OPERATES.search(text))
+
+
+def names_a_quantity(text: str) -> bool:
+    """Say whether the text names what is asked for: a name, P(X=2), f(3), or m+n of letters alone.
+
+    An expression with a number in it is an equation's side, and states no value: x-1 = 4.
+
+    >>> names_a_quantity("m+n"), names_a_quantity("f(3)"), names_a_quantity("2x"), is_name("2x")
+    (True, True, False, False)
+    """
+    if is_name(text):
+        return True
+    if _LETTERS_ALONE.fullmatch(text):
+        letters = re.findall(_LETTER, text)
+        return len(set(letters)) == len(letters)  # x+x = 4 says something of x
+    return bool(_QUANTITY.fullmatch(text))
+
+
+def members(text: str) -> str:
+    """Return what is said of a name, in `x ∈ ⦃3, 8⦄`, `A = ⦃2, 5⦄`, `P(3, -1)`; else the text."""
+    match = _MEMBERSHIP.fullmatch(text) if text[-1:] in ("⦄", ")") else None
+    if match is None:
+        return text
+    if match["set"]:
+        return match["set"] if _encloses(match["set"]) else text
+    return match["point"] if text[0].isupper() else text
 
 
 def as_sequence(text: str) -> Sequence | None:
@@ -120,12 +174,22 @@ def as_sequence(text: str) -> Sequence | None:
 
 
 def as_matrix(text: str) -> list[list[str]] | None:
-    """Read the rows of a matrix, or return None."""
-    match = _MATRIX.fullmatch(text)
+    """Read the rows of a matrix, times a number and transposed where that is written; or None.
+
+    >>> as_matrix(r"2\\begin{matrix}1&2\\end{matrix}^T")
+    [['(2)(1)'], ['(2)(2)']]
+    """
+    match = _MATRIX.fullmatch(text) if "matrix" in text else None
     if match is None:
         return None
-    rows = [row for row in match[1].split("⏎") if row.strip()]
-    return [[cell.strip() for cell in row.split("&")] for row in rows]
+    rows = [[cell.strip() for cell in row.split("&")] for row in match["rows"].split("⏎")
+            if row.strip()]  # fmt: skip
+    if factor := match["factor"].strip(" *"):
+        factor = "-1" if factor == "-" else factor
+        rows = [[f"({factor})({cell})" for cell in row] for row in rows]
+    if match["transposed"] and len({len(row) for row in rows}) == 1:
+        rows = [list(column) for column in zip(*rows, strict=True)]
+    return rows
 
 
 def as_interval(relation: Relation) -> str | None:
@@ -171,6 +235,8 @@ def _encloses(text: str) -> bool:
 def _without_set_braces(text: str) -> str:
     """Drop the braces of a set, and bare ones that enclose the whole text."""
     while len(text) > 1 and text[0] + text[-1] in ("⦃⦄", "{}") and _encloses(text):
+        if text[1:-1].strip() == "∅":
+            break  # the set that holds the empty set
         text = text[1:-1].strip()
     return text
 

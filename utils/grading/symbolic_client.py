@@ -53,16 +53,18 @@ _FUNCTION = re.compile(r"\\(?:arc)?(?:sin|cos|tan|cot|sec|csc|log|ln|exp)")
 _STRUCTURE = re.compile(r"[,;:&=<>≤≥≠∈≈∪⦃⦄¤%…]|\\begin|\\text|(?<!\\sqrt)\[")
 # What the LaTeX grammar would read differently: digits apart, `x2`, a stray degree sign.
 _MISREAD = re.compile(
-    r"(?<![_\d])\d+\s+[\d.]|(?:^|[^\\A-Za-z])[A-Za-z]{1,3}\d|(?:^|[^\d})\s])\s*°|°\s*\d"
+    r"(?<![_\d^])\d+\s+[\d.]|\d\s*'|(?:^|[^\\A-Za-z])[A-Za-z]{1,3}\d|(?:^|[^\d})\s])\s*°|°\s*\d"
 )
 _FOREIGN = re.compile(r"[^\x20-\x7eπ∞°]|[\"`#@~?$]|\.(?!\d)")
 # A literal division by zero, 0^0, the factorial of a decimal: nothing to compare.
+# The degree sign after a bracket would be dropped, and so would be its meaning in a function.
+_ANGLE_IN_BRACKETS = re.compile(r"\\(?:arc)?(?:sin|cos|tan|cot|sec|csc).*[)}]\s*°")
 _UNDEFINED = re.compile(
     r"/\s*0(?![\d.])|\\frac\s*\{[^{}]*\}\s*\{\s*0\s*\}|(?<![\d.])0\s*\^|\.\d+\s*!"
 )
 _REFUSED = (
     _LONG_EXPONENT, _NUMERIC_TOWER, _TOWER, _LARGE_FACTORIAL, _SIGN_RUN, _STRUCTURE, _MISREAD,
-    _FOREIGN, _UNDEFINED,
+    _FOREIGN, _UNDEFINED, _ANGLE_IN_BRACKETS,
 )  # fmt: skip
 _DEGREES = re.compile(r"(\d+(?:\.\d+)?)\s*°")
 _BARE_NUMERATOR = re.compile(r"\\frac\s*([\dA-Zπa-z])")

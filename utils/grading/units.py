@@ -1,134 +1,232 @@
-"""Split a value from its unit, and bring units to one name. Units are never converted."""
+"""Split a value from its unit, and bring units to one name. Units are never converted.
+
+On the answer's side only what is known to be a unit, or plainly names what is counted, is split
+off: any other word may change the number, so it stays, and the answer is another one. A reference
+is trusted: words that change nothing are its unit.
+"""
 
 from __future__ import annotations
 
 import re
 from functools import lru_cache
 
+from utils.grading.number_words import NUMBER_WORDS
+
 # Words that scale, negate or hedge the number, or make a clause of it.
-_NO_UNIT = re.compile(
-    r"(?i:\b(?:hundred|thousand|[mbt]r?illion|dozen|not|no|or|and|is|are|was|if|when|where|wrong|"
-    r"false|incorrect|times|mod|minus|plus|less|more|than|but|maybe|perhaps|about)\b)|.{40}"
+_NO_UNIT = frozenset(
+    "not no or and is are was were if when where wrong false incorrect times mod modulo minus plus "  # noqa: SIM905
+    "less more fewer extra than but maybe perhaps about over under below above between to the base "
+    "roughly approximately exactly nearly almost around factorial squared cubed square cube root "
+    "power half halves third quarter double twice triple negative inverse reciprocal "
+    "opposite pair couple trio duo quartet zero unknown variable other always never percentile "
+    "digit decimal log th st nd rd mil grand bn k this thus its has does guess by divided "
+    "multiplied raised choose out".split()
+)  # fmt: skip
+# As they are written: case tells megawatts from milliwatts.
+_SYMBOLS = {
+    **dict.fromkeys(("m", "metre"), "meter"), **dict.fromkeys(("s", "sec"), "second"),
+    **dict.fromkeys(("h", "hr"), "hour"), **dict.fromkeys(("L", "l", "litre"), "liter"),
+    **dict.fromkeys(("mL", "ml"), "milliliter"), **dict.fromkeys(("ft", "feet"), "foot"),
+    **dict.fromkeys(("in", "inches"), "inch"), **dict.fromkeys(("lb", "lbs"), "pound"),
+    **dict.fromkeys(("kph", "kmh"), "kilometer per hour"), "mph": "mile per hour",
+    "cm": "centimeter", "mm": "millimeter", "km": "kilometer", "yd": "yard", "mi": "mile",
+    "kg": "kilogram", "g": "gram", "mg": "milligram", "oz": "ounce", "min": "minute",
+    "pct": "percent", "deg": "degree", "rad": "radian", "USD": "dollar", "usd": "dollar",
+    "N": "newton", "J": "joule", "kJ": "kilojoule", "W": "watt", "kW": "kilowatt",
+    "MW": "megawatt", "mW": "milliwatt", "V": "volt", "Pa": "pascal", "kPa": "kilopascal",
+    "Hz": "hertz", "kHz": "kilohertz", "kB": "kilobyte", "MB": "megabyte", "GB": "gigabyte",
+    "kb": "kilobit", "Mb": "megabit", "dm": "decimeter", "gm": "gram", "cc": "cubic centimeter",
+    "sq": "square", "cu": "cubic", "pts": "point",
+    "centimetre": "centimeter", "millimetre": "millimeter", "kilometre": "kilometer",
+    "millilitre": "milliliter", "cms": "centimeter", "kms": "kilometer", "yds": "yard",
+    "hrs": "hour", "mins": "minute", "secs": "second", "men": "man", "women": "woman",
+    "children": "child", "mice": "mouse",
+}  # fmt: skip
+_ANY_CASE = {"cm", "mm", "km", "kg", "ft", "in", "yd", "mi", "lb", "lbs", "oz", "hr", "hrs", "min",
+             "sec", "mph", "kph", "am", "pm"}  # fmt: skip
+_NAMES = {
+    *_SYMBOLS.values(), "day", "week", "month", "year", "cent", "euro", "rupee", "unit", "gallon",
+    "quart", "pint", "cup", "ton", "tonne", "point", "people", "person", "student", "way",
+    "am", "pm", "fish", "sheep", "mouse", "child", "man", "woman", "decade", "century", "acre",
+    "hectare", "degree", "nickel", "dime", "penny", "knot", "byte", "bit", "nanometer",
+    "micrometer", "calorie", "kelvin", "ampere", "ohm",
+}  # fmt: skip
+_MEASURES = ("square", "cubic")
+_ADJECTIVES = frozenset(
+    "red blue green yellow white black brown orange purple pink grey gray small large big tall "  # noqa: SIM905
+    "long short right distinct different possible total whole full new old equal prime even odd "
+    "real integer lattice unit math test chocolate fair single minor extra-large paper "
+    "square cubic nautical metric light us positive nonzero complex rational".split()
 )
-_UNIT_ALIASES = {
-    "mph": "mile per hour", "ft": "foot", "feet": "foot",
-    "in": "inch", "inches": "inch", "cm": "centimeter",
-    "mm": "millimeter", "m": "meter", "km": "kilometer", "centimetre": "centimeter",
-    "metre": "meter", "kilometre": "kilometer", "yd": "yard", "mi": "mile", "kg": "kilogram",
-    "g": "gram", "mg": "milligram", "lb": "pound", "oz": "ounce", "hr": "hour", "h": "hour",
-    "min": "minute", "sec": "second", "s": "second", "ml": "milliliter", "l": "liter",
-    "litre": "liter", "pct": "percent", "sq": "square", "deg": "degree", "usd": "dollar",
-}  # fmt: skip
-_UNIT_WORDS = {
-    "foot", "inch", "centimeter", "millimeter", "meter", "kilometer", "yard", "mile", "kilogram",
-    "gram", "milligram", "pound", "ounce", "hour", "minute", "second", "day", "week", "month",
-    "year", "milliliter", "liter", "percent", "degree", "dollar", "cent", "square", "cubic",
-    "unit", "mph", "kph", "gallon", "quart", "pint", "cup", "ton", "point", "radian", "per", "ft",
-    "in", "cm", "mm", "km", "yd", "mi", "kg", "mg", "lb", "oz", "hr", "min", "sec", "ml", "pct",
-    "people", "student", "way", "am", "pm",
-}  # fmt: skip
+_SHORTEST_NOUN = 3
+_COUNTED = re.compile(r"[a-z]{2,}(?<!s)s")
+_CHANGES_THE_NUMBER = re.compile(r"\w+ths|\w+nths|\w*minus|\w*plus|unless|versus|besides|sums?")
+_MOST_WORDS = 6
+
 _POWER = r"(?:\^\s*\{?\s*(?P<power>[23])\s*\}?)?"
 _WRAPPED_UNIT = re.compile(
     rf"(?P<core>.*\S)\s*\\text\s*\{{(?P<unit>[^{{}}]*[A-Za-z][^{{}}]*)\}}\s*{_POWER}"
 )
 _PLAIN_UNIT = re.compile(
-    r"(?P<core>.*[\d})π])\s*(?<![A-Za-z])"
+    r"(?P<core>.*[\d})π!.])\s*(?<![A-Za-z])"
     rf"(?P<unit>[A-Za-z]+\.?(?:(?:\s+|\s*/\s*)[A-Za-z]+\.?)*)\s*{_POWER}"
 )
+_INNER_POWER, _POWERS = re.compile(r"\^\s*\{?([23])\}?"), {"2": " squared", "3": " cubed"}
 _TEMPERATURE = re.compile(r"(?P<core>.*\S)\s*°\s*(?:\\text\s*\{\s*)?(?P<scale>[CF])(?:\s*\})?")
 _CURRENCIES = {"¤": "dollar", "€": "euro", "£": "pound sterling"}
 _CURRENCY_PREFIX = re.compile(
     r"(?:\\text\s*\{\s*)?(?P<code>USD|US(?=\s*¤)|EUR|GBP|Rs\.?)(?:\s*\})?\s*(?=[\d.¤])"
 )
 _CURRENCY_CODES = {"EUR": "euro", "GBP": "pound sterling", "Rs": "rupee"}
-_TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
+TRIGONOMETRIC = re.compile(r"\\(?:arc)?(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
 _DIGIT = re.compile(r"[\dπ]")
-_LETTERS = re.compile(r"[A-Za-z]+")
 # `9.8 m/s`: single letters are units only in a quotient after a space.
 _RATE = re.compile(r".*\s(?:k?m|cm|mi|ft|g|kg|L)\s*/\s*(?:h|s|hr|min|sec|L|m|cm)")
-# `21 dogs`: what is counted. Words that change the number are none: 5 tens, 5 thirds, 5 times.
-_COUNTED = re.compile(r"[a-z]{3,}(?<!s)s")
-_CHANGES_THE_NUMBER = re.compile(
-    r"(?:ten|hundred|thousand|million|billion|trillion|dozen|pair|couple|score|half|halve|third|"
-    r"quarter|\w+th|one|two|three|four|five|six|seven|eight|nine|zero|twice|time|minu|plu|les|"
-    r"square|cube|root|power|factorial|inverse|negative|percent|percentage|degree|radian|base|mod|"
-    r"unknown|variable|other|perhap|alway|digit|decimal)s"
-)
+_PLAIN_NUMBER = re.compile(r"[-\d,. ]+")
 
 
 @lru_cache(maxsize=50_000)
-def split_unit(text: str, known: str = "") -> tuple[str, str]:
+def split_unit(text: str, known: str = "", *, trusted: bool = False) -> tuple[str, str]:
     """Split normalised text into a value and the canonical name of its unit ("" for none).
 
-    Plain words are a unit where they are in the list of units, name what is counted (`21 dogs`) or
-    name the `known` one of the other side; a single letter (`20m`) may be a variable, so it needs
-    the latter.
+    Words are a unit where all of them are in the lists of units, name what is counted (`21 dogs`)
+    or name the `known` one of the other side; a single letter (`20m`) may be a variable, so
+    outside of \\text it needs the latter.
+
+    Args:
+        trusted: the text is a reference, whose words are a unit unless they change the number.
 
     >>> split_unit("135 square feet"), split_unit("28%"), split_unit("¤5"), split_unit("60 km/h")
     (('135', 'square foot'), ('28', 'percent'), ('5', 'dollar'), ('60', 'kilometer per hour'))
+    >>> split_unit("9 dozens"), split_unit(r"5 \\text{ squared}"), split_unit(r"5 \\text{ y}")
+    (('9 dozens', ''), ('5 \\\\text{ squared}', ''), ('5 \\\\text{ y}', ''))
     """
-    if currency := _split_currency(text, known):
+    if currency := _split_currency(text, known, trusted):
         return currency
     if text.endswith("%"):
         return text[:-1].strip(), "percent"
-    if text.endswith("°") and not _TRIGONOMETRIC.search(text):
+    if text.endswith("°") and not TRIGONOMETRIC.search(text):
         return text[:-1].strip(), "degree"
     if match := _TEMPERATURE.fullmatch(text):
         return match["core"], f"degree {match['scale']}"
     if (match := _WRAPPED_UNIT.fullmatch(text)) and _DIGIT.search(match["core"]):
         unit = _canonical_name(match["unit"], match["power"])
-        letters = _LETTERS.findall(match["unit"])
-        if letters in (["i"], ["e"]) or _NO_UNIT.search(match["unit"]):
-            return text, ""
-        return match["core"].rstrip("* "), unit
+        if unit == known or _is_unit(match["unit"], match["core"], trusted):
+            return match["core"].rstrip("* "), unit
+        return text, ""
     if match := _PLAIN_UNIT.fullmatch(text):
         unit = _canonical_name(match["unit"], match["power"])
-        if unit == known or _is_listed(unit, match) or _is_counted(match):
+        if unit == known or _is_plain_unit(match):
             return match["core"], unit
     return text, ""
 
 
-def _split_currency(text: str, known: str) -> tuple[str, str] | None:
+def _split_currency(text: str, known: str, trusted: bool) -> tuple[str, str] | None:
     """Split off a currency's sign or code."""
     if match := _CURRENCY_PREFIX.match(text):
         name = _CURRENCY_CODES.get(match["code"].rstrip("."), "dollar")
         return text[match.end() :].replace("¤", " ").strip(), name
     for sign, name in _CURRENCIES.items():
         if sign in text:
-            core, unit = split_unit(text.replace(sign, " ").strip(), known)
+            core, unit = split_unit(text.replace(sign, " ").strip(), known, trusted=trusted)
             return core, unit or name
     return None
 
 
-def _is_listed(unit: str, match: re.Match[str]) -> bool:
-    """Say whether plain words are in the list of units; a lone letter never is."""
-    if "/" in match["unit"]:
+def _is_plain_unit(match: re.Match[str]) -> bool:
+    """Say whether words outside \\text are a unit; a lone letter never is."""
+    words = match["unit"]
+    if "/" in words:
         return bool(_RATE.fullmatch(match.string[: match.end("unit")]))
-    return len(match["unit"]) > 1 and all(word in _UNIT_WORDS for word in unit.split())
+    if len(words) == 1:
+        return False
+    if all(_known_name(word) for word in words.split()):
+        return True
+    counts = match.string[match.start("unit") - 1] in " ." and not match["power"]
+    return counts and bool(_PLAIN_NUMBER.fullmatch(match["core"])) and _counts(words.split(), "")
 
 
-def _is_counted(match: re.Match[str]) -> bool:
-    """Say whether one plain word names what a plain number counts."""
-    word = match["unit"]
-    return bool(
-        re.fullmatch(r"[\d,. ]+", match["core"])
-        and match.string[match.start("unit") - 1] == " "
-        and _COUNTED.fullmatch(word)
-        and not _CHANGES_THE_NUMBER.fullmatch(word)
-        and not match["power"]
-    )
+def _is_unit(phrase: str, core: str, trusted: bool) -> bool:
+    """Say whether the words of a phrase are units, or what the number before them counts."""
+    spelled = _spelled_powers(phrase).strip()
+    words = [word for word in re.split(r"\s+per\s+|[\s/]+", spelled) if word]
+    if not words or len(words) > _MOST_WORDS or not all(word.isalpha() for word in words):
+        return False
+    if all(_known_name(word) or _after_a_unit(words, index) for index, word in enumerate(words)):
+        return words[-1] not in _MEASURES
+    if any(_changes(word) for word in words):
+        return False
+    if trusted:
+        return words not in (["i"], ["e"]) and (len(words) > 1 or len(words[0]) > 1)
+    return _counts(words, core)
 
 
-def _canonical_name(words: str, power: str | None) -> str:
+def _after_a_unit(words: list[str], index: int) -> bool:
+    """Say whether a word is `squared` or `cubed` after a unit, as in `meters squared`."""
+    squared = words[index] in ("squared", "cubed")
+    return squared and index > 0 and _canonical_word(words[index - 1]).endswith(
+        ("meter", "foot", "inch", "yard", "mile", "second", "unit")
+    )  # fmt: skip
+
+
+def _counts(words: list[str], core: str) -> bool:
+    """Say whether words name what is counted: `dogs`, `red marbles`, `cups of flour`."""
+    if "of" in words[1:-1]:
+        words = words[: words.index("of")]
+    *adjectives, noun = words
+    if any(_changes(word) for word in words) or not noun.islower():
+        return False
+    if not all(word in _ADJECTIVES for word in adjectives):
+        return False
+    if core.strip() == "1" and len(noun) >= _SHORTEST_NOUN:
+        return True
+    return _known_name(noun) or bool(len(noun) >= _SHORTEST_NOUN and _COUNTED.fullmatch(noun))
+
+
+def _changes(word: str) -> bool:
+    """Say whether a word changes the number before it, as `dozens` and `sixes` do."""
+    folded = word.casefold()
+    stems = {folded, folded.removesuffix("s"), folded.removesuffix("es")}
+    if folded.endswith("ies"):
+        stems.add(f"{folded[:-3]}y")
+    if folded == "roots":
+        return False  # 3 real roots, but never 3 root 2
+    if stems & _NO_UNIT or stems & NUMBER_WORDS:
+        return True
+    return bool(_CHANGES_THE_NUMBER.fullmatch(folded))
+
+
+def _known_name(word: str) -> bool:
+    """Say whether a word is a unit's name or symbol."""
+    return word == "per" or _canonical_word(word) in _NAMES or word in _MEASURES
+
+
+def _canonical_name(phrase: str, power: str | None) -> str:
     """Bring singular, plural, abbreviations and powers of a unit to one name."""
-    names = []
-    for word in words.replace(".", "").replace("/", " per ").lower().split():
-        if word in ("squared", "cubed"):
-            power = "2" if word == "squared" else "3"
-            continue
-        singular = _UNIT_ALIASES.get(word, word)
-        if singular == word and len(word) > 3 and word.endswith("s"):
-            singular = _UNIT_ALIASES.get(word[:-1], word[:-1])
-        names.append(singular)
-    prefix = {"2": "square ", "3": "cubic "}.get(power or "", "")
-    return prefix + " ".join(names)
+    names: list[str] = []
+    measures = {"squared": "square", "cubed": "cubic", "2": "square", "3": "cubic"}
+    for word in [*_spelled_powers(phrase).replace("/", " per ").split(), power or ""]:
+        if word in measures and names:
+            names[-1] = f"{measures[word]} {names[-1]}"
+        elif word:
+            names.append(_canonical_word(word))
+    return " ".join(names)
+
+
+def _spelled_powers(phrase: str) -> str:
+    """Write `m/s^2` as `m/s squared`."""
+    phrase = _INNER_POWER.sub(lambda match: _POWERS[match[1]], phrase)
+    return phrase.replace(".", "")
+
+
+def _canonical_word(word: str) -> str:
+    """Return the singular name of one word or symbol."""
+    word = word.rstrip(".")
+    if word in _SYMBOLS:
+        return _SYMBOLS[word]
+    folded = word.casefold()
+    if folded in _ANY_CASE or len(folded) > _SHORTEST_NOUN:
+        word = _SYMBOLS.get(folded, folded)
+    if len(word) > _SHORTEST_NOUN and word.endswith("s") and word not in _NAMES:
+        word = word[:-1]
+    return _SYMBOLS.get(word, word)

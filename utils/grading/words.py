@@ -9,9 +9,23 @@ _LETTERS = re.compile(r"[A-Za-z]")
 _WORD = re.compile(
     r"(?<![\\A-Za-z])(?:[A-Za-z]{4,}|(?:no|not|yes|the|is|are|all|any|but|only)(?![A-Za-z]))"
 )
-_NOISE = re.compile(r"(?:[\s.,;:!?'\"~]|(?<=[A-Za-z])-)+")
+# A prime (point A') is no noise; an apostrophe inside a word is.
+_NOISE = re.compile(r"(?:[\s.,;:!?\"~]|(?<=[A-Za-z])-|(?<=[a-z])'(?=[a-z])|^'|(?<=[a-z]{2})'$)+")
 _CHOICE = re.compile(r"(?:(?i:option|choice|answer)\s+)?\(?\s*([A-J])\s*[).:]?")
-_CHOICE_WITH_VALUE = re.compile(r"\\text\s*\{\s*\(([A-J])\)\s*\}\s*(.+)")
+_SMALL_CHOICE = re.compile(r"\(\s*([a-j])\s*\)")
+_CHOICE_WITH_VALUE = re.compile(
+    r"(?:\\text\s*\{\s*\(?([A-J])[.)]\s*\}|\(([A-J])\)(?=\s)|([A-J])[.:)](?=\s))\s*(\S.*)"
+)
+_ANOTHER_CHOICE = re.compile(r"(?<![A-Za-z\\])\(?[A-J](?:[.):]|$)")
+_OTHERWISE = re.compile(r"\b(?:not?|wrong|incorrect|false|or|but|maybe|perhaps)\b", re.IGNORECASE)
+_LONGEST_NAME = 4
+# Words that people write in capitals and mean nothing by it; of others (ABCD, abcd) case is told.
+_PLAIN_WORDS = frozenset(
+    "yes no true false even odd none both neither always never sometimes am pm monday tuesday "  # noqa: SIM905
+    "wednesday thursday friday saturday sunday january february march april may june july august "
+    "september october november december red blue green yellow white black equal increase "
+    "decrease increasing decreasing positive negative zero infinite undefined impossible".split()
+)
 
 
 def is_text(text: str) -> bool:
@@ -33,14 +47,18 @@ def same_text(answer: str, reference: str) -> bool:
     """
     if not (is_text(answer) or is_text(reference)):
         return False
-    return _folded(answer) == _folded(reference)
+    numbers = any(map(str.isdigit, answer + reference))
+    found, wanted = (_folded(text, numbers=numbers) for text in (answer, reference))
+    if len(found) == len(wanted) == 1 and len(found[0].strip("()")) == 1:
+        return found[0].casefold() == wanted[0].casefold()  # a label, set in \text
+    return len(found) == len(wanted) and all(map(_same_letters, found, wanted))
 
 
 def same_word(answer: str, reference: str) -> bool:
-    """Compare two bare words of three letters or more (`Yes`) without case; shorter: products."""
+    """Compare two bare words of three letters or more (`Yes`, `yes`); shorter: products."""
     if not (answer.isalpha() and reference.isalpha() and len(answer) > 2):
         return False
-    return answer.casefold() == reference.casefold()
+    return _same_letters(answer, reference)
 
 
 def is_word(text: str) -> bool:
@@ -54,14 +72,26 @@ def as_choice(text: str) -> str | None:
     >>> as_choice("(B)"), as_choice("B)"), as_choice("\\\\text{Option B}"), as_choice("B or C")
     ('B', 'B', 'B', None)
     """
-    match = _CHOICE.fullmatch(unwrapped(text).strip())
-    return match[1] if match else None
+    bare = unwrapped(text).strip()
+    match = _CHOICE.fullmatch(bare) or _SMALL_CHOICE.fullmatch(bare)
+    return match[1].upper() if match else None
 
 
 def split_choice(text: str) -> tuple[str, str] | None:
-    """Split a reference such as `\\\\text{(A)} 5` into its letter and its value, or return None."""
+    """Split a choice with its text into letter and text, or return None.
+
+    >>> split_choice("\\\\text{(A)} 5"), split_choice("E. a polygon"), split_choice("A or B. 5")
+    (('A', '5'), ('E', 'a polygon'), None)
+    """
     match = _CHOICE_WITH_VALUE.fullmatch(text)
-    return (match[1], match[2].strip()) if match else None
+    if match is None and "\\text" in text:
+        match = _CHOICE_WITH_VALUE.fullmatch(unwrapped(text))
+    if match is None:
+        return None
+    letter, value = match[1] or match[2] or match[3], match[4].strip()
+    if _ANOTHER_CHOICE.search(value) or _OTHERWISE.search(value):
+        return None
+    return letter, value
 
 
 def unwrapped(text: str) -> str:
@@ -69,9 +99,27 @@ def unwrapped(text: str) -> str:
     return WRAPPER.sub(r" \1 ", text).strip() if "\\text" in text else text
 
 
-def _folded(text: str) -> str:
-    """Fold case, punctuation, wrappers and outer parentheses."""
-    text = _NOISE.sub(" ", unwrapped(text)).strip().casefold()
+def _folded(text: str, *, numbers: bool) -> list[str]:
+    """Split into words, without punctuation, wrappers and outer parentheses.
+
+    Args:
+        numbers: there are digits, beside which punctuation means something; it is kept.
+    """
+    text = unwrapped(text).strip()
+    text = text.rstrip(".") if numbers else _NOISE.sub(" ", text).strip()
     if text.startswith("(") and text.endswith(")"):
         text = text[1:-1].strip()
-    return text
+    return text.split()
+
+
+def _same_letters(found: str, wanted: str) -> bool:
+    """Compare two words; case counts, but for a first capital and in the plainest words."""
+    if found == wanted:
+        return True
+    if found.casefold() != wanted.casefold() or len(found) < 2:
+        return False
+    if found[1:] == wanted[1:] or found.casefold() in _PLAIN_WORDS:
+        return True
+    # Points have names of their own; a letter that comes twice tells PARABOLA from ABCDE.
+    capitals = found.isupper() or wanted.isupper()
+    return capitals and len(found) > _LONGEST_NAME and len(set(found.casefold())) < len(found)

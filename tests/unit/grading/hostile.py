@@ -90,8 +90,8 @@ FAMILIES: dict[str, list[str]] = {
         r"\sum_{a=1}^{99}\sum_{b=1}^{99}\sum_{c=1}^{99} abc", r"\int_0^{\infty} x^{x^x} dx",
         r"\lim_{n\to\infty} (1+1/n)^{n^{n}}", r"\frac{d}{dx} x^{x^{x}}", r"\sum_{p} \frac{1}{p}",
         r"\prod_{n=1}^{\infty} \left(1-\frac{1}{n^2}\right)", r"\int\int\int\int x dx dx dx dx",
-        r"\sum_{k=0}^{9^{9^9}} 1", r"\sum_{k=1}^{5} 1", r"\prod_{k=1}^{1} 5", r"\max(5,5)",
-        r"\lim_{x\to 5} x", r"\int_0^5 dx", r"\det\begin{pmatrix}5\end{pmatrix}", r"\gcd(5,10)",
+        r"\sum_{k=0}^{9^{9^9}} 1", r"\sum_{k=1}^{5} 1", r"\prod_{k=1}^{1} 5",
+        r"\lim_{x\to 5} x", r"\int_0^5 dx", r"\det\begin{pmatrix}5\end{pmatrix}",
     ],
     "regex bombs": [
         "a" * 900 + "!", "1," * 450, "1 " * 480, r"\text{" * 150, r"\text{a" * 140, "$ " * 480,

@@ -180,7 +180,7 @@ EQUAL = {
     ],
     "symbolic": [
         (r"\tan^2 y + 1", r"\sec^2 y"), (r"\sqrt{3+2\sqrt2}", r"1+\sqrt2"),
-        (r"\sin 30^\circ", r"\frac12"), (r"2\cos 15", r"2\cos 15^\circ"),
+        (r"\sin 30^\circ", r"\frac12"),
         (r"2 \cdot 2^n", "2^{n+1}"), (r"\log_2 8", "3"), (r"x\sqrt{4y}", r"2x\sqrt{y}"),
     ],
     "complex": [
@@ -215,9 +215,19 @@ EQUAL = {
 }  # fmt: skip
 # Equal as (answer, reference); the other way round the reference would be a sentence or vague.
 ACCEPTED = {
+    "values": [
+        ("|x|>1", r"(-\infty,-1)\cup(1,\infty)"),
+        (r"\{1,2,2\}", r"\{1,2\}"),
+        ("(1,2)", "P(1,2)"),
+        ("(n+1)n!", "(n+1)!"),
+        ("3", r"\max(2,3)"),
+    ],
     "text": [
         ("It is Monday", r"\text{Monday}"), ("A", r"\textbf{(A)}\ 5"), ("5", r"\textbf{(A)}\ 5"),
-        ("(A)", r"\textbf{(A) } 5"),
+        ("(A)", r"\textbf{(A) } 5"), ("(A) 5", "A"), ("five", "5"), ("2", r"\text{two}"),
+    ],
+    "degrees": [
+        (r"2\cos 15", r"2\cos 15^\circ"),
     ],
     "prose": [
         ("The answer is 5", "5"), ("The answer is 5.", "5"), ("the answer is $5$.", "5"),
@@ -274,8 +284,8 @@ DIFFERENT = {
         ("The answer is 4, not 5", "5"), ("The answer is 5, not 4", "5"), ("What is 2+3? 5", "5"),
         ("I think 5", "5"), ("about 5", "5"), ("approximately 5", "5"), ("5 or so", "5"),
         ("less than 5", "5"), ("at most 5", "5"), ("Find the value of 5", "5"), ("Compute 5", "5"),
-        ("five", "5"), ("There are 5 solutions", "5"), ("The value of $5$ is $x$.", "5"),
-        ("half of 10 is 5", "5"), ("The answer is three", "3"),
+        ("There are 5 solutions", "5"), ("The value of $5$ is $x$.", "5"),
+        ("half of 10 is 5", "5"),
         ("The opposite of the answer is 5", "5"), ("The answer minus 1 is 5", "5"),
         ("-(The answer is 5)", "5"), ("The wrong answer is 5", "5"), ("The answer is -5", "5"),
         ("The answer isn't 5", "5"), ("The answer is no longer 5", "5"),
@@ -343,8 +353,8 @@ DIFFERENT = {
     ],
     "text": [
         ("no", r"\text{Yes}"), ("odd", r"\text{even}"), ("Mondays", r"\text{Monday}"),
-        ("2", r"\text{two}"),   ("B", "A"), ("A, B", "A"),
-        ("A or B", "A"), ("(A) 5", "A"), ("ACB", "ABC"),
+        ("B", "A"), ("A, B", "A"),
+        ("A or B", "A"), ("ACB", "ABC"),
     ],
     "ratios and times": [
         ("4:3", "3:4"), ("10:30 pm", r"10:30 \text{ a.m.}"), ("10:45", "10:30"), ("20:60", "10:30"),
@@ -366,21 +376,15 @@ REFUSED = {
     "complex": [
         ("i2", "2i"), (r"\sqrt3+i", r"2\text{cis}(30^\circ)"),
     ],
-    "intervals": [
-        ("|x|>1", r"(-\infty,-1)\cup(1,\infty)"),
-    ],
-    "sets and lists": [
-        (r"\{1,2,2\}", r"\{1,2\}"),
-    ],
     "tuples": [
-        (r"\begin{pmatrix}1\\2\end{pmatrix}", "(1,2)"), ("(1,2)", "P(1,2)"),
+        (r"\begin{pmatrix}1\\2\end{pmatrix}", "(1,2)"),
     ],
     "matrices": [
         ("[[1,2],[3,4]]", r"\begin{pmatrix}1&2\\3&4\end{pmatrix}"),
         ("-2", r"\begin{vmatrix}1&2\\3&4\end{vmatrix}"),
     ],
     "expressions": [
-        ("6", r"\sum_{k=1}^{3} k"), ("(n+1)n!", "(n+1)!"), ("3", r"\max(2,3)"),
+        ("6", r"\sum_{k=1}^{3} k"),
     ],
     "base numbers": [
         ("101", "101_2"),
