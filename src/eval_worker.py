@@ -1,76 +1,53 @@
-"""A persistent vLLM process that scores checkpoints, and its client.
+"""A persistent vLLM process that scores checkpoints: its client.
 
 The engine lives as long as the run; checkpoints reach it by path and are swapped in place. Every
-swap is verified against the log-probabilities the trainer stored with the checkpoint.
+swap is verified against the log-probabilities the trainer stored with the checkpoint. What the
+process does is in `src/evaluation/worker_loop.py`, how it is watched in
+`src/evaluation/worker_process.py`.
 """
 
 from __future__ import annotations
 
 import logging
-import multiprocessing
-import signal
-import time
-import traceback
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from types import TracebackType
 
 from src.config.schema import Config
-from src.engine.swap_verifier import StaleWeightsError, SwapVerifier
-from src.evaluation.evaluation import EvalTask, evaluate
-from src.evaluation.figures import EvalReport
-from src.run.devices import is_cpu
-from src.run.processes import (
-    evaluation_device,
-    is_main_process,
-    prepare_worker_process,
-    worker_environment,
+from src.evaluation.evaluation import EvalTask
+from src.evaluation.worker_loop import (
+    EngineStarted,
+    EvalRequest,
+    EvalResult,
+    Reports,
+    Trouble,
+    serve,
 )
-from src.training.checkpoints import Checkpoint, verify_checkpoint
-from utils.drgrpo_grader import set_children
+from src.evaluation.worker_process import WorkerProcess
+from src.run.devices import is_cpu
+from src.run.processes import evaluation_device, is_main_process, worker_environment
+from src.run.stopping import RunError
+from src.training.checkpoints import Checkpoint
 
 LOGGER = logging.getLogger(__name__)
-
-
-class EvaluationError(RuntimeError):
-    """A checkpoint could not be scored; the message carries the worker's own traceback."""
-
-
-@dataclass(frozen=True, slots=True)
-class EvalRequest:
-    """One checkpoint to score on some splits."""
-
-    number: int
-    checkpoint: Checkpoint
-    splits: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class EngineStarted:
-    """The worker's first message: its engine is ready, or why it could not start."""
-
-    error: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class EvalResult:
-    """The answer to a request: a report for each split, or why there is none.
-
-    `wants_fresh_engine` asks the client to start the worker again on this checkpoint.
-    """
-
-    request: EvalRequest
-    reports: dict[str, EvalReport] | None = None
-    error: str | None = None
-    wants_fresh_engine: bool = False
-
-
-Reports = dict[str, EvalReport]
-"""Split name -> report."""
 # Checkpoints that may wait for their scores; then the trainer waits, so that none is skipped.
 _LONGEST_QUEUE = 2
+# Seconds that an idle worker has to end by itself.
+_GRACE_S = 5.0
+
+
+class EvaluationError(RunError):
+    """A checkpoint could not be scored."""
+
+
+class EngineStartError(RunError):
+    """The worker's engine cannot start, and would not the next time either."""
+
+
+class WorkerTraceback(Exception):  # noqa: N818 - the cause of an error, never raised itself
+    """Where in the worker's process something went wrong."""
+
+    def __str__(self) -> str:
+        return f"\n{self.args[0]}"
 
 
 class EvalWorker:
@@ -98,8 +75,8 @@ class EvalWorker:
         self._next_number = 0
         self._arrived: EvalResult | None = None
         self._ready = False
-        self._process: BaseProcess | None = None
-        self._connection: Connection | None = None
+        self._started_on = model
+        self._worker: WorkerProcess | None = None
 
     def __enter__(self) -> EvalWorker:
         if not self._idle:
@@ -115,13 +92,13 @@ class EvalWorker:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._stop()
+        self._stop(_GRACE_S if error is None else 0.0)
 
     def define(self, task: EvalTask) -> None:
         """Say what a split name means from now on."""
         self._tasks[task.name] = task
         if not self._idle:
-            self._send(task)
+            self._process.send(task)
 
     def submit(self, checkpoint: Checkpoint, *splits: str) -> None:
         """Ask for a checkpoint's scores; the answer comes from `finished`."""
@@ -130,7 +107,7 @@ class EvalWorker:
         request = EvalRequest(self._next_number, checkpoint, splits)
         self._next_number += 1
         self._pending.append(request)
-        self._send(request)
+        self._process.send(request)
 
     def finished(self) -> Iterator[tuple[Checkpoint, Reports]]:
         """Yield the reports that have arrived, in the order of their requests.
@@ -164,26 +141,33 @@ class EvalWorker:
             first = self._pending[0]
             result, self._arrived = self._arrived or self._receive(), None
             if result is None:
-                self._restart("the evaluation worker died", self._model)
+                self._restart(f"the evaluation worker {self._process.gone}", self._model)
             elif result.request.number != first.number:
                 continue  # the answer to a request that was discarded
             elif result.reports is not None:
                 self._pending.pop(0)
                 return first.checkpoint, result.reports
             elif result.wants_fresh_engine:
-                LOGGER.warning("%s; starting a fresh engine", result.error)
-                self._restart(str(result.error), str(first.checkpoint.folder))
+                self._restart(_told(result.trouble), str(first.checkpoint.folder))
             else:
                 self._pending.pop(0)
                 raise EvaluationError(
                     f"{first.checkpoint.folder} on {', '.join(first.splits)} could not be "
-                    f"scored:\n{result.error}"
-                )
+                    f"scored: {_told(result.trouble)}"
+                ) from _cause(result.trouble)
+
+    @property
+    def _process(self) -> WorkerProcess:
+        assert self._worker is not None
+        return self._worker
 
     def _wait_for_engine(self) -> None:
         while not self._ready:
             if self._receive_message() is None:
-                raise EvaluationError("the evaluation worker died before its engine was ready")
+                raise EngineStartError(
+                    f"{self._started_on}: the evaluation worker {self._process.gone} before its "
+                    "engine was ready"
+                )
 
     def _receive(self) -> EvalResult | None:
         """Wait for an answer; None when the process is gone."""
@@ -196,23 +180,18 @@ class EvalWorker:
         """Wait for a message; None when the process is gone.
 
         Raises:
-            EvaluationError: when the engine could not start; a second one would not either.
+            EngineStartError: when the engine could not start; a second one would not either.
         """
-        assert self._connection is not None
-        assert self._process is not None
-        try:
-            while not self._connection.poll(1.0):
-                if not self._process.is_alive():
-                    return None
-            message = self._connection.recv()
-        except (EOFError, ConnectionResetError):
-            return None
+        message = self._process.receive()
         if isinstance(message, EngineStarted):
-            if message.error is not None:
-                raise EvaluationError(
-                    f"the evaluation engine could not start on {self._model}:\n{message.error}"
-                )
+            if message.trouble is not None:
+                raise EngineStartError(
+                    f"the evaluation engine could not start on {self._started_on}: "
+                    f"{_told(message.trouble)}"
+                ) from _cause(message.trouble)
             self._ready = True
+            allowed_s = self._config.engine.no_answer_timeout_s
+            self._process.allow(allowed_s, "engine.no_answer_timeout_s")
         return message
 
     def _restart(self, reason: str, model: str) -> None:
@@ -224,112 +203,46 @@ class EvalWorker:
                 f"{first.checkpoint.folder} on {', '.join(first.splits)} failed twice, the second "
                 f"time with a fresh engine: {reason}"
             )
+        LOGGER.warning("%s; starting a fresh engine", reason)
         self._restarted_for.add(first.number)
         self._stop()
         self._start(model)
         for request in self._pending:
-            self._send(request)
+            self._process.send(request)
 
     def _has_answer(self) -> bool:
         """Tell whether the first outstanding request is answered; drop answers nobody wants."""
-        assert self._connection is not None
-        assert self._process is not None
-        while self._arrived is None and self._connection.poll():
+        while self._arrived is None and self._process.has_news():
             message = self._receive_message()
             if message is None:
-                break  # the process is gone
+                return True  # the process is gone, which `_take` mends
             if isinstance(message, EvalResult) and (
                 message.request.number == self._pending[0].number
             ):
                 self._arrived = message
-        return self._arrived is not None or not self._process.is_alive()
-
-    def _send(self, message: EvalRequest | EvalTask) -> None:
-        assert self._connection is not None
-        try:
-            self._connection.send(message)
-        except (BrokenPipeError, ConnectionResetError):
-            # The process is gone; the next _take notices, restarts it and sends again.
-            LOGGER.warning("the evaluation worker does not listen")
+        return self._arrived is not None
 
     def _start(self, model: str) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(
-            target=_serve,
-            args=(self._config, model, self._tasks, theirs),
-            name="eval-worker",
-            daemon=True,
-        )
+        self._started_on = model
         with worker_environment(self._config):
-            self._process.start()
-        theirs.close()
+            self._worker = WorkerProcess(
+                "the evaluation worker",
+                serve,
+                (self._config, model, self._tasks),
+                self._config.engine.start_timeout_s,
+                "engine.start_timeout_s",
+            )
 
-    def _stop(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-        if self._process is not None:
-            self._process.join(timeout=5)
-            if self._process.is_alive():
-                self._process.kill()
-                self._process.join()
-        self._connection = self._process = self._arrived = None
+    def _stop(self, grace_s: float = 0.0) -> None:
+        if self._worker is not None:
+            self._worker.stop(grace_s)
+        self._worker = self._arrived = None
         self._ready = False
 
 
-def _serve(
-    config: Config, model: str, tasks: Mapping[str, EvalTask], connection: Connection
-) -> None:
-    """Answer requests until the client closes the connection or dies."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    prepare_worker_process()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    try:
-        started, known = time.perf_counter(), dict(tasks)
-        set_children(config.grader.children)
-        try:
-            # Imported here: the client's process never needs vLLM.
-            from src.engine.vllm_engine import VllmEngine  # noqa: PLC0415
-
-            engine = VllmEngine(model, config)
-        except Exception:  # noqa: BLE001 - the worker's boundary
-            connection.send(EngineStarted(traceback.format_exc()))
-            return
-        connection.send(EngineStarted())
-        LOGGER.info("evaluation engine ready in %.1f s", time.perf_counter() - started)
-        verifier = SwapVerifier(engine, config.engine.swap_tolerance, model)
-        while True:
-            message = connection.recv()
-            if isinstance(message, EvalTask):
-                known[message.name] = message
-            else:
-                connection.send(_answer(message, known, verifier))
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        return
+def _told(trouble: Trouble | None) -> str:
+    return trouble.told if trouble is not None else "no reason was given"
 
 
-def _answer(
-    request: EvalRequest, tasks: Mapping[str, EvalTask], verifier: SwapVerifier
-) -> EvalResult:
-    """Score one checkpoint; whatever goes wrong travels to the client."""
-    folder = request.checkpoint.folder
-    try:
-        started = time.perf_counter()
-        verify_checkpoint(folder)
-        gap = verifier.load(folder)
-        seconds = {"swap": time.perf_counter() - started}
-        reports = {}
-        for split in request.splits:
-            report = evaluate(verifier.engine, tasks[split], checkpoint=str(folder))
-            reports[split] = replace(
-                report,
-                step=request.checkpoint.step,
-                probe_gap=gap,
-                seconds=seconds | report.seconds,
-            )
-            seconds = {"swap": 0.0}  # one swap serves all splits
-        return EvalResult(request, reports)
-    except StaleWeightsError as error:
-        return EvalResult(request, error=str(error), wants_fresh_engine=True)
-    except Exception:  # noqa: BLE001 - the worker's boundary: every failure becomes a message
-        return EvalResult(request, error=traceback.format_exc())
+def _cause(trouble: Trouble | None) -> WorkerTraceback | None:
+    return WorkerTraceback(trouble.trace) if trouble is not None else None

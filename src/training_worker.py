@@ -90,7 +90,9 @@ class SftTrainer:
         add_chunked_loss(policy)
         self._attention = policy.config._attn_implementation
         self._device = device or policy.device
-        self._parallel = ParallelPolicy(policy, build_optimizer(policy, config), self._device)
+        self._parallel = ParallelPolicy(
+            policy, build_optimizer(policy, config), self._device, config.rank_timeout_s
+        )
         self._peak = peak_flops(self._device)
         self._writing: list[tuple[Checkpoint, Future[None]]] = []
         self.busy_s = 0.0

@@ -125,6 +125,8 @@ class GrpoConfig(Section):
     """Address of `vllm serve` (`mode: server`)."""
     engine_memory_fraction: Share | Literal["auto"] = "auto"
     """Share of a GPU's memory for the colocated engine; `auto`: what it needs of what is left."""
+    rank_timeout_s: Positive = 7200
+    """Longest that a process waits for the others, in seconds; measuring pass rates counts."""
 
     @property
     def completions_per_step(self) -> int:

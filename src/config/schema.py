@@ -129,6 +129,11 @@ class EngineConfig(Section):
     """KV cache on a CPU, in GiB."""
     enforce_eager: bool = False
     """Skip CUDA graphs and compilation: slower decoding, faster start."""
+    start_timeout_s: Positive = 3600
+    """Longest that an evaluation worker may take to load its model and compile, in seconds."""
+    no_answer_timeout_s: Positive = 900
+    """Longest that a worker's engine shows no step, or a vLLM server leaves a request unanswered,
+    in seconds; the worker is then killed and started again, the server given up."""
     swap_tolerance: float = Field(default=0.1, gt=0)
     """Largest mean absolute gap of probe log-probabilities after a weight swap, in nats a token.
 

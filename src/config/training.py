@@ -76,6 +76,9 @@ class TrainConfig(Section):
     """Attention over packed sequences: torch's variable-length kernels, or transformers' masks."""
     compile: bool = False
     """Compile the model with torch.compile: minutes at the start, faster steps."""
+    rank_timeout_s: Positive = 21600
+    """Longest that a training process waits for the others, in seconds. The main one samples and
+    evaluates while the others wait: allow for the longest of that."""
     bf16_autocast: bool = True
     """Run matrix products in bfloat16; weights and optimizer stay float32."""
     evaluate_every: Positive | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,6 +14,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from src.config.schema import SamplingConfig
 from src.engine.generator import Completion, Rollout
+from src.engine.server_requests import bound_requests, server_answers
 
 _REQUESTS_AT_ONCE = 256
 
@@ -37,6 +39,48 @@ class CompletionServer(Protocol):
 
     def reset_prefix_cache(self) -> None:
         """Forget what was computed with earlier weights."""
+
+
+class BoundedServer:
+    """A server whose answers have a deadline; a failure is told by a sentence.
+
+    Args:
+        client: TRL's, whose session it bounds; what TRL itself asks for is bounded too.
+    """
+
+    def __init__(self, client: Any, url: str, timeout_s: float) -> None:
+        self._client, self._url, self._timeout_s = client, url, timeout_s
+        bound_requests(client.session, timeout_s)
+
+    def answers(self) -> AbstractContextManager[None]:
+        """Return a context in which the server is asked for something."""
+        return server_answers(self._url, self._timeout_s)
+
+    def generate(self, prompts: list[list[int]], **arguments: Any) -> dict[str, Any]:
+        """Complete prompts; return `completion_ids` and `logprobs`."""
+        with self.answers():
+            return self._client.generate(prompts, **arguments)
+
+    def get_sequence_logprobs(
+        self, sequences: list[list[int]], prompt_lengths: list[int], top_logprobs: int
+    ) -> dict[str, Any]:
+        """Score given sequences from their `prompt_lengths` on; return `actual_logprobs`."""
+        with self.answers():
+            return self._client.get_sequence_logprobs(sequences, prompt_lengths, top_logprobs)
+
+    def update_named_params(
+        self,
+        metadata: list[tuple[str, str, list[int]]],
+        named_params: Iterator[tuple[str, torch.Tensor]],
+    ) -> None:
+        """Send weights to the server."""
+        with self.answers():
+            self._client.update_named_params(metadata, named_params)
+
+    def reset_prefix_cache(self) -> None:
+        """Forget what was computed with earlier weights."""
+        with self.answers():
+            self._client.reset_prefix_cache()
 
 
 class ServerEngine:
@@ -126,10 +170,14 @@ class ServerRolloutPool:
 
     def ended(self) -> Iterator[tuple[int, Rollout]]:
         """Yield (key, rollout) as they end, until none is running."""
-        while self._running:
-            done, _ = wait(self._running, return_when=FIRST_COMPLETED)
-            for future in done:
-                yield self._running.pop(future), future.result()
+        try:
+            while self._running:
+                done, _ = wait(self._running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield self._running.pop(future), future.result()
+        finally:
+            for future in self._running:  # none, unless one has failed
+                future.cancel()
 
     def _complete(self, prompt_ids: list[int], seed: int) -> Rollout:
         sampling = self._sampling

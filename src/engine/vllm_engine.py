@@ -7,7 +7,7 @@ one process an engine: vLLM does not give memory back).
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +31,23 @@ CPU_ARGUMENTS = {"enforce_eager": True, "enable_chunked_prefill": False}
 
 
 class VllmEngine:
-    """One vLLM engine whose weights are swapped in place."""
+    """One vLLM engine whose weights are swapped in place.
 
-    def __init__(self, model: str, config: Config) -> None:
+    Args:
+        after_step: called after every step of the engine, in which sequences go on by a token.
+    """
+
+    def __init__(
+        self, model: str, config: Config, after_step: Callable[[], None] = lambda: None
+    ) -> None:
         self._llm = LLM(**engine_arguments(model, config))
+        self._after_step = after_step
 
     @classmethod
     def around(cls, llm: LLM) -> VllmEngine:
         """Wrap an engine that somebody else built, such as TRL."""
         engine = cls.__new__(cls)
-        engine._llm = llm
+        engine._llm, engine._after_step = llm, lambda: None
         return engine
 
     def swap(self, checkpoint: Path) -> None:
@@ -53,7 +60,7 @@ class VllmEngine:
 
     def prompt_logprobs(self, ids: Sequence[list[int]]) -> list[list[float]]:
         """Return the log-probability of each token after the first, in nats."""
-        return prompt_logprobs(self._llm, ids)
+        return prompt_logprobs(self._llm, ids, self._after_step)
 
     def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Tokenize texts as the engine tokenizes prompts."""
@@ -68,7 +75,7 @@ class VllmEngine:
         one that was cut.
         """
         limit = self._llm.model_config.max_model_len
-        requests = _Requests(self._llm)
+        requests = _Requests(self._llm, self._after_step)
         for index, ids in enumerate(self.token_ids(prompts)):
             if len(ids) >= limit:
                 yield index, Completion(text="", tokens=0, truncated=True)
@@ -106,8 +113,8 @@ class VllmRolloutPool:
 class _Requests:
     """Requests of one caller to an engine, by numbers of its own."""
 
-    def __init__(self, llm: LLM) -> None:
-        self._engine = llm.llm_engine
+    def __init__(self, llm: LLM, after_step: Callable[[], None] = lambda: None) -> None:
+        self._engine, self._after_step = llm.llm_engine, after_step
         self._keys: dict[str, int] = {}
 
     def add(self, key: int, prompt_ids: list[int], parameters: SamplingParams) -> None:
@@ -118,7 +125,9 @@ class _Requests:
     def ended(self) -> Iterator[tuple[int, RequestOutput]]:
         try:
             while self._engine.has_unfinished_requests():
-                for output in self._engine.step():
+                outputs = self._engine.step()
+                self._after_step()
+                for output in outputs:
                     yield self._keys.pop(output.request_id), output
         finally:
             self._engine.abort_request(list(self._keys))
@@ -162,16 +171,20 @@ def sampling_parameters(sampling: SamplingConfig, seed: int, **more: Any) -> Sam
     )
 
 
-def prompt_logprobs(llm: LLM, ids: Sequence[list[int]]) -> list[list[float]]:
+def prompt_logprobs(
+    llm: LLM, ids: Sequence[list[int]], after_step: Callable[[], None] = lambda: None
+) -> list[list[float]]:
     """Return the engine's log-probability of each token after the first, in nats."""
-    outputs = llm.generate(
-        [TokensPrompt(prompt_token_ids=row) for row in ids],
-        SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0),
-        use_tqdm=False,
+    requests = _Requests(llm, after_step)
+    parameters = SamplingParams(
+        temperature=0.0, max_tokens=1, prompt_logprobs=0, output_kind=RequestOutputKind.FINAL_ONLY
     )
+    for key, row in enumerate(ids):
+        requests.add(key, row, parameters.clone())
+    scores = {key: output.prompt_logprobs for key, output in requests.ended()}
     return [
-        [entry[token].logprob for entry, token in zip(scores[1:], row[1:], strict=True)]
-        for row, scores in zip(ids, (output.prompt_logprobs for output in outputs), strict=True)
+        [entry[token].logprob for entry, token in zip(scores[key][1:], row[1:], strict=True)]
+        for key, row in enumerate(ids)
     ]
 
 

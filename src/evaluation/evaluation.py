@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -64,7 +64,12 @@ class EvalTask:
 
 
 def evaluate(
-    generator: Generator, task: EvalTask, *, checkpoint: str, shared: bool = False
+    generator: Generator,
+    task: EvalTask,
+    *,
+    checkpoint: str,
+    shared: bool = False,
+    beat: Callable[[], None] = lambda: None,
 ) -> EvalReport:
     """Generate completions, grade them while generation goes on, and count.
 
@@ -74,6 +79,7 @@ def evaluate(
         checkpoint: named in the report.
         shared: all launched processes call this, each with an engine; each takes its share of the
             problems, and all get the report.
+        beat: called as grading goes on when all is generated.
     """
     rank, processes = (process_rank(), process_count()) if shared else (0, 1)
     hashes = recorded_hashes(Path(checkpoint))
@@ -85,7 +91,7 @@ def evaluate(
     seconds = {"grade": 0.0}
     taken = sum(row["tokens"] for row in rows)
     own = replace(task, problems=task.problems[rank::processes])
-    rows += _made(generator, own, partial, {_key(row) for row in rows}, seconds)
+    rows += _made(generator, own, partial, {_key(row) for row in rows}, seconds, beat)
     if processes > 1:
         rows = gathered(rows)
         taken = sum(gathered([taken]))
@@ -116,6 +122,7 @@ def _made(
     partial: PartialRows,
     done: set[tuple[str, int]],
     seconds: dict[str, float],
+    beat: Callable[[], None],
 ) -> list[Row]:
     """Generate and grade the completions that are not there yet."""
     started = time.perf_counter()
@@ -141,6 +148,7 @@ def _made(
         seconds["generate"] = time.perf_counter() - started
         for result in batches:
             made += result.result()
+            beat()
     # Grading beyond the end of generation is all that it costs.
     seconds["grade_wait"] = time.perf_counter() - started - seconds["generate"]
     return made

@@ -128,7 +128,7 @@ def starting_pass_rates(
     }
     name = hashlib.sha256(json.dumps(provenance, sort_keys=True).encode()).hexdigest()[:16]
     file = resolve_path(config.run.output_root) / "pass_rates" / f"{name}.json"
-    with main_process_first():
+    with main_process_first(config.grpo.rank_timeout_s):
         if file.is_file():
             LOGGER.info("pass rates of the starting model: read from %s", file)
         else:

@@ -34,7 +34,8 @@ from trl.generation.vllm_client import VLLMClient
 from src.config.schema import Config
 from src.engine.generator import Generator, RolloutPool
 from src.engine.layer_check import LiveTensors, RecordedTensors
-from src.engine.server_engine import CompletionServer, ServerEngine, ServerRolloutPool
+from src.engine.server_engine import BoundedServer, ServerEngine, ServerRolloutPool
+from src.engine.server_requests import check_server
 from src.engine.swap_verifier import StaleWeightsError
 from src.engine.vllm_engine import (
     CPU_ARGUMENTS,
@@ -74,7 +75,10 @@ class PolicyTrainer(GRPOTrainer):
         self.advantages: list[float] = []
         self._loss_inputs: dict[str, Any] | None = None
         self._buffered_inputs: list[dict[str, Any]] | None = None
-        self._server: CompletionServer | None = None
+        self._server: BoundedServer | None = None
+        url, timeout_s = settings.grpo.server_url, settings.engine.no_answer_timeout_s
+        if settings.grpo.mode == "server":
+            check_server(url, timeout_s)
         super().__init__(rollout_func=lambda *_: self._draw_rollouts(), **arguments)
         grpo = settings.grpo
         self.optimizer_cls_and_kwargs = named_optimizer(
@@ -85,7 +89,7 @@ class PolicyTrainer(GRPOTrainer):
         if grpo.mode == "server":
             # TRL's client lives in the main process alone; every process samples its own share.
             client = getattr(self.vllm_generation, "vllm_client", None)
-            self._server = client or VLLMClient(base_url=grpo.server_url)
+            self._server = BoundedServer(client or VLLMClient(base_url=url), url, timeout_s)
         if self.use_vllm:
             self._sync_in_trl = self.vllm_generation.sync_weights
             self.vllm_generation.sync_weights = self.sync_weights
@@ -119,7 +123,8 @@ class PolicyTrainer(GRPOTrainer):
         generation = self.vllm_generation
         with self.clock.part("sync"):
             if self._server is not None:
-                self._sync_in_trl()
+                with self._server.answers():
+                    self._sync_in_trl()
                 return
             # TRL's own way calls the engine once a parameter, and fails on layers that vLLM has
             # packed for a CPU. Its iterator gathers what is sharded, one parameter at a time.

@@ -60,6 +60,7 @@ def trl_values(config: Config, output_folder: Path) -> dict[str, Any]:
             "gradient_accumulation_kwargs": {"sync_each_batch": launched_sharding() == "fsdp"}
         },
         "use_cpu": is_cpu(config.devices.train),
+        "ddp_timeout": grpo.rank_timeout_s,
         "use_vllm": True,
         "vllm_mode": grpo.mode,
         "vllm_server_base_url": grpo.server_url,

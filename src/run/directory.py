@@ -33,6 +33,11 @@ MEMORY_SETTINGS = (
     *("engine.memory_fraction", "engine.max_sequences", "engine.enforce_eager"),
 )
 """Settings that a run may go on with other values of: they change what it takes, not what it is."""
+PATIENCE_SETTINGS = (
+    *("engine.start_timeout_s", "engine.no_answer_timeout_s"),
+    *("train.rank_timeout_s", "grpo.rank_timeout_s"),
+)
+"""How long a run waits for what may hang: no part of what it is either."""
 
 
 class ChecksPassed(Exception):  # noqa: N818 - not an error: `--check` ends here
@@ -146,7 +151,7 @@ class Run:
             self.config.model_dump(mode="json")
         ):
             write_text_atomic(recorded, text)
-            LOGGER.info("going on in %s with other settings of its memory", self.folder)
+            LOGGER.info("going on in %s with other settings of its memory or patience", self.folder)
         else:
             wish = "a shared search" if self.shared else "--resume"
             over = ", or start over without --resume (run_pipeline.py --fresh)"
@@ -186,12 +191,12 @@ def read_outcome(folder: Path, stage: str) -> dict[str, Any] | None:
 
 
 def _settings(values: dict[str, Any]) -> dict[str, Any]:
-    """Return a configuration's values but for those that change its memory alone."""
+    """Return a configuration's values but for those that change its memory or patience alone."""
     return {
         f"{section}.{name}": value
         for section, named in values.items()
         for name, value in named.items()
-        if f"{section}.{name}" not in MEMORY_SETTINGS
+        if f"{section}.{name}" not in MEMORY_SETTINGS + PATIENCE_SETTINGS
     }
 
 

@@ -176,10 +176,13 @@ def worker_environment(config: Config) -> Iterator[None]:
         os.sched_setaffinity(0, cores)
 
 
-def prepare_worker_process() -> None:
-    """End with the parent: a worker must not outlive a run that was killed."""
+def end_with_parent(number: int = signal.SIGKILL) -> None:
+    """Let the kernel send this process a signal when its parent ends, however that ends.
+
+    Of all signals SIGKILL alone reaches a process that has been stopped.
+    """
     pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, number)
 
 
 def wandb_mode(configured: str) -> WandbMode:

@@ -91,7 +91,7 @@ class FineTuning:
         policy = Checkpoint(Path(self.model), 0, 0)
         for number in range(1, config.sft.rounds + 1):
             task = trace_task(config, problems, prompt, self.run.folder, number)
-            with main_process_first():
+            with main_process_first(config.train.rank_timeout_s):
                 drawn.append(draw_traces(self.worker, policy, task))
             traces = select_traces(drawn, prompt, config.sft.max_per_problem)
             store = self.on_rows(traces.rows, number)

@@ -6,9 +6,7 @@ worker. It is told by its words: nothing here imports torch.
 
 from __future__ import annotations
 
-import logging
 import re
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -20,6 +18,7 @@ from src.run.devices import is_cpu
 from src.run.directory import FITTING_STAGES, GRPO_STAGE, SEARCH_STAGE, Run
 from src.run.files import read_jsonl
 from src.run.processes import evaluation_device, launched_strategy, process_count
+from src.run.stopping import end_told
 from src.stages.cards import (
     Change,
     card_memory_gib,
@@ -32,8 +31,6 @@ from src.stages.cards import (
 from src.stages.memory import GIB, grpo_memory_gib, training_memory_gib
 from src.stages.model_shape import model_shape
 
-LOGGER = logging.getLogger(__name__)
-_FAILED = 1
 _TRAINING = (*FITTING_STAGES, GRPO_STAGE)
 _NO_CACHE = r"No available memory for the cache blocks|larger than the available KV cache memory"
 _NOT_FREE = r"Free memory on device .{0,120}?is less than desired"
@@ -63,7 +60,7 @@ def find_shortage(error: BaseException) -> Shortage | None:
     while seen is not None and len(texts) < 10:
         texts.append(f"{type(seen).__name__}: {seen}")
         seen = seen.__cause__ or seen.__context__
-    text = "\n".join(texts)
+    text = "\n".join(reversed(texts))
     for kind, pattern in _KINDS.items():
         if found := re.search(pattern, text, re.DOTALL):
             return Shortage(kind, _quoted(text, found.start()), bool(_EVALUATION.search(text)))
@@ -81,22 +78,7 @@ def end_out_of_memory(run: Run, error: BaseException) -> None:
     shortage = find_shortage(error)
     if shortage is None:
         return
-    files = [
-        handler
-        for handler in logging.getLogger().handlers
-        if isinstance(handler, logging.FileHandler)
-        and Path(handler.baseFilename).parent == run.folder
-    ]
-    told = explain(run.stage, run.config, shortage, _last_step(run.folder))
-    if files:
-        told += f" The traceback is in {files[0].baseFilename}."
-    LOGGER.error("%s", told, exc_info=None if files else error)
-    trace = (type(error), error, error.__traceback__)
-    for handler in files:
-        handler.handle(
-            LOGGER.makeRecord(LOGGER.name, logging.ERROR, __file__, 0, "traceback:", (), trace)
-        )
-    sys.exit(_FAILED)
+    end_told(run.folder, explain(run.stage, run.config, shortage, _last_step(run.folder)), error)
 
 
 def explain(stage: str, config: Config, shortage: Shortage, step: int | None) -> str:

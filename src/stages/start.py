@@ -19,6 +19,7 @@ from src.run.processes import (
     process_count,
     process_rank,
 )
+from src.run.stopping import RunError, end_told, stoppable
 from src.stages.cards import check_card
 from src.stages.out_of_memory import end_out_of_memory
 from src.stages.plan import describe_plan
@@ -28,6 +29,11 @@ from utils.drgrpo_grader import set_children
 
 LOGGER = logging.getLogger(__name__)
 USER_ERROR = 2
+# Files of a state that --resume goes on from, and what parts their folder's name from its step.
+_STATES = (
+    ("**/step_*/training_state.pt", "_"),
+    ("trl/checkpoint-*/rollout_source.json", "-"),
+)
 
 
 def run_stage(
@@ -41,43 +47,83 @@ def run_stage(
 ) -> None:
     """Parse the command line, load the configuration and run `main(config, run)`.
 
-    A mistake of the user's ends with one paragraph and exit code 2, before anything is written.
+    A mistake of the user's ends with one paragraph and exit code 2, before anything is written; a
+    signal with one line and 128 + its number.
     """
     given = _parse_arguments(default_config, description, arguments)
     _log_to_terminal()
-    try:
-        config = load_config(given.config, given.set)
-        overlay = pipeline_folder(config) / SEARCH_STAGE / "best.yaml"
-        if takes_search_result and overlay.is_file():
-            config = load_config([*given.config, overlay], given.set)
-            LOGGER.info("taking the search's best hyperparameters from %s", overlay)
-        if problems := list(_stage_problems(stage, config)):
-            raise ConfigError("\n".join(problems))
-        if given.dry_run:
-            sys.stdout.write(f"{dump_yaml(config)}\n{describe_plan(stage, config)}\n")
-            return
-        check_devices(config, beside=stage != GRPO_STAGE)
-        if stage == GRPO_STAGE:
-            check_card(config)
-        run = Run(stage, config, given.resume, given.check)
-        if (given.resume or run.shared) and run.already_finished():
-            LOGGER.info("%s: already finished in %s; nothing to do", stage, run.folder)
-            return
-        if is_main_process() and not given.check:
-            for line in broken_promises(stage, config):
-                LOGGER.warning("%s", line)
-        prepare_main_process(config)
-        set_children(config.grader.children)
+    run: Run | None = None
+    with stoppable(lambda: _goes_on(run), launched=process_count() > 1):
         try:
-            main(config, run)
-        except Exception as error:
-            end_out_of_memory(run, error)  # if it is one
-            raise
-    except ChecksPassed:
-        LOGGER.info("%s: configuration, data, prompt, model and devices are in order", stage)
-    except (ConfigError, DataError) as error:
-        LOGGER.error("%s", error)
-        sys.exit(USER_ERROR)
+            config = load_config(given.config, given.set)
+            overlay = pipeline_folder(config) / SEARCH_STAGE / "best.yaml"
+            if takes_search_result and overlay.is_file():
+                config = load_config([*given.config, overlay], given.set)
+                LOGGER.info("taking the search's best hyperparameters from %s", overlay)
+            if problems := list(_stage_problems(stage, config)):
+                raise ConfigError("\n".join(problems))
+            if given.dry_run:
+                sys.stdout.write(f"{dump_yaml(config)}\n{describe_plan(stage, config)}\n")
+                return
+            check_devices(config, beside=stage != GRPO_STAGE)
+            if stage == GRPO_STAGE:
+                check_card(config)
+            run = Run(stage, config, given.resume, given.check)
+            if (given.resume or run.shared) and run.already_finished():
+                LOGGER.info("%s: already finished in %s; nothing to do", stage, run.folder)
+                return
+            _run(run, main)
+        except ChecksPassed:
+            LOGGER.info("%s: configuration, data, prompt, model and devices are in order", stage)
+        except (ConfigError, DataError) as error:
+            LOGGER.error("%s", error)
+            sys.exit(USER_ERROR)
+
+
+def _run(run: Run, main: Callable[[Config, Run], None]) -> None:
+    """Run the stage; a failure that a sentence tells ends the process with code 1."""
+    config = run.config
+    if is_main_process() and not run.check_only:
+        for line in broken_promises(run.stage, config):
+            LOGGER.warning("%s", line)
+    prepare_main_process(config)
+    set_children(config.grader.children)
+    try:
+        main(config, run)
+    except Exception as error:
+        end_out_of_memory(run, error)  # if it is one
+        if told := _told_by_a_sentence(run, error):
+            end_told(run.folder, told, error)
+        raise
+
+
+def _told_by_a_sentence(run: Run, error: Exception) -> str | None:
+    if isinstance(error, RunError):
+        return str(error)
+    if process_count() == 1:
+        return None
+    # Imported here: it loads torch, which a failed process of several has loaded already.
+    from src.training.parallel import end_of_waiting  # noqa: PLC0415
+
+    section = "grpo" if run.stage == GRPO_STAGE else "train"
+    timeout_s = getattr(run.config, section).rank_timeout_s
+    return end_of_waiting(error, timeout_s, f"{section}.rank_timeout_s")
+
+
+def _goes_on(run: Run | None) -> str | None:
+    """Say what `--resume` goes on from, for whom a signal has stopped."""
+    if not is_main_process():
+        return None
+    if run is None or run.check_only or not run.folder.is_dir():
+        return "nothing had been written"
+    steps = [
+        int(file.parent.name.rpartition(separator)[2])
+        for pattern, separator in _STATES
+        for file in run.folder.glob(pattern)
+    ]
+    if steps:
+        return f"--resume goes on from step {max(steps)} in {run.folder}"
+    return f"--resume goes on with what is in {run.folder}"
 
 
 def _stage_problems(stage: str, config: Config) -> Iterator[str]:

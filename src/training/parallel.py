@@ -7,6 +7,7 @@ main process.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
@@ -32,8 +33,32 @@ from transformers import PreTrainedModel
 
 from src.run.processes import launched_sharding, process_count, process_rank
 
-# Sampling and evaluating may take hours, and the others must not give up waiting.
-_PATIENCE = timedelta(days=7)
+# What gloo and torch's stores say when a process waits too long for another, and when it is gone.
+_SILENT = re.compile(
+    r"[Tt]imed out waiting \d+ms|[Tt]imed out after \d+ms|wait timeout after \d+ms|"
+    r"collective operation timeout"
+)
+_GONE = re.compile(r"Connection (?:closed|reset) by peer|Broken pipe|Connection was likely closed")
+
+
+def end_of_waiting(error: BaseException, timeout_s: float, setting: str) -> str | None:
+    """Say in a sentence that another launched process hangs or is gone; None for other errors.
+
+    Args:
+        setting: that `timeout_s` is the value of.
+    """
+    if process_count() == 1:
+        return None
+    me = f"process {process_rank()} of {process_count()}"
+    if _SILENT.search(str(error)):
+        return (
+            f"{me}: no answer for {timeout_s:g} s from the other processes ({setting}): one of "
+            "them hangs, or does more than that allows; all stop, and --resume goes on from the "
+            "last saved step"
+        )
+    if _GONE.search(str(error)):
+        return f"{me}: another process of this run has ended; its own message says why"
+    return None
 
 
 def bfloat16_autocast(device: torch.device, enabled: bool) -> torch.autocast:
@@ -47,12 +72,12 @@ def bfloat16_autocast(device: torch.device, enabled: bool) -> torch.autocast:
 
 
 @contextmanager
-def main_process_first() -> Iterator[None]:
-    """Run the block in the main process, then in the others."""
+def main_process_first(timeout_s: float) -> Iterator[None]:
+    """Run the block in the main process, then in the others, which wait at most `timeout_s`."""
     if process_count() == 1:
         yield
         return
-    with PartialState(timeout=_PATIENCE).main_process_first():
+    with PartialState(timeout=timedelta(seconds=timeout_s)).main_process_first():
         yield
 
 
@@ -66,10 +91,15 @@ class ParallelPolicy:
 
     Args:
         device: that the process trains on. A policy that will be sharded is still on the CPU.
+        timeout_s: longest that a process waits for the others.
     """
 
     def __init__(
-        self, policy: PreTrainedModel, optimizer: torch.optim.Optimizer, device: torch.device
+        self,
+        policy: PreTrainedModel,
+        optimizer: torch.optim.Optimizer,
+        device: torch.device,
+        timeout_s: float,
     ) -> None:
         self.policy = policy
         self.device = device
@@ -82,7 +112,7 @@ class ParallelPolicy:
                 cpu=device.type == "cpu",
                 mixed_precision="no",
                 kwargs_handlers=[
-                    InitProcessGroupKwargs(timeout=_PATIENCE),
+                    InitProcessGroupKwargs(timeout=timedelta(seconds=timeout_s)),
                     # Gradients live in DDP's buckets rather than beside them.
                     DistributedDataParallelKwargs(gradient_as_bucket_view=True),
                 ],

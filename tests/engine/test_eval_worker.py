@@ -11,9 +11,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from src.config.loading import with_values
 from src.data.prompts import load_prompt
 from src.engine.weight_probe import measure_probe, write_probe
-from src.eval_worker import EvaluationError, EvalWorker
+from src.eval_worker import EngineStartError, EvaluationError, EvalWorker
 from src.evaluation.evaluation import EvalTask
 from src.sft.examples import build_examples
 from src.sft.rows import rows_from_problems
@@ -133,10 +134,25 @@ def test_what_was_discarded_never_arrives(worker, trained):
 
 def test_a_worker_that_was_killed_is_restarted_with_what_was_not_answered(mortal, trained):
     mortal.evaluate(trained, "validation")
-    os.kill(mortal._process.pid, signal.SIGKILL)
+    os.kill(mortal._process.process.pid, signal.SIGKILL)
     mortal.submit(trained, "validation")
     mortal.submit(trained, "greedy")
     assert [list(reports) for _, reports in mortal.drain()] == [["validation"], ["greedy"]]
+
+
+def test_a_worker_that_hangs_is_killed_and_gives_the_same_figures(tasks, trained, caplog):
+    """Stopped by SIGSTOP amid an evaluation, as a driver that hangs stops it."""
+    config = with_values(tiny_config(), {"engine.no_answer_timeout_s": 3})
+    with EvalWorker(config, str(TINY_BASE), tasks) as worker:
+        before = worker.evaluate(trained, "many")["many"]
+        hung = worker._process.process.pid
+        os.kill(hung, signal.SIGSTOP)
+        after = worker.evaluate(trained, "many")["many"]
+        assert worker._process.process.pid != hung
+    assert not os.path.exists(f"/proc/{hung}")
+    assert after.samples == before.samples
+    assert "no answer for 3 s" in caplog.text
+    assert "(engine.no_answer_timeout_s); starting a fresh engine" in caplog.text
 
 
 def test_a_worker_that_dies_twice_on_a_checkpoint_is_a_failure_that_names_it(
@@ -146,10 +162,10 @@ def test_a_worker_that_dies_twice_on_a_checkpoint_is_a_failure_that_names_it(
 
     def start_and_die(model):
         start(model)
-        os.kill(mortal._process.pid, signal.SIGKILL)
+        os.kill(mortal._process.process.pid, signal.SIGKILL)
 
     monkeypatch.setattr(mortal, "_start", start_and_die)
-    os.kill(mortal._process.pid, signal.SIGKILL)
+    os.kill(mortal._process.process.pid, signal.SIGKILL)
     with pytest.raises(EvaluationError, match="step_000001 on validation failed twice"):
         mortal.evaluate(trained, "validation")
 
@@ -172,11 +188,26 @@ def test_a_half_written_checkpoint_is_a_failure_not_a_zero(worker, trained, tmp_
     assert worker.evaluate(trained, "greedy")["greedy"].n == 16
 
 
+def test_a_model_that_no_engine_takes_is_told_by_a_sentence_at_once(tmp_path, tasks):
+    """A request waits already; the failure arrives all the same, and nothing is tried again."""
+    model = tmp_path / "model"
+    shutil.copytree(TINY_BASE, model)
+    described = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(described | {"architectures": ["NoSuchModel"]}))
+    with (
+        EvalWorker(tiny_config(), str(model), tasks) as worker,
+        pytest.raises(EngineStartError, match=r"could not start on .*NoSuchModel") as failure,
+    ):
+        worker.evaluate(Checkpoint(model, 0, 0), "greedy")
+    assert "\n" not in str(failure.value)
+    assert "Traceback (most recent call last)" in str(failure.value.__cause__)
+
+
 def test_nothing_is_left_behind(trained, tasks):
     before = set(os.listdir("/dev/shm"))
     with EvalWorker(tiny_config(), str(TINY_BASE), tasks) as worker:
         worker.evaluate(trained, "greedy")
-        family = [worker._process.pid, *_descendants(worker._process.pid)]
+        family = [worker._process.process.pid, *_descendants(worker._process.process.pid)]
     assert set(os.listdir("/dev/shm")) <= before
     alive = [pid for pid in family if os.path.exists(f"/proc/{pid}")]
     assert not alive

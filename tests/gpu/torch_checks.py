@@ -167,7 +167,7 @@ def probe_and_state(device: str) -> Found:
         model = model.float().to(place)
         add_chunked_loss(model)
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
-        return ParallelPolicy(model, optimizer, place)
+        return ParallelPolicy(model, optimizer, place, 600)
 
     def step(parallel: ParallelPolicy) -> float:
         loss = summed_nll(parallel.model, PACKED, pack(examples, place)) / 100

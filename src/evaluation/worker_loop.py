@@ -1,0 +1,135 @@
+"""The evaluation worker's own side: one vLLM engine that scores checkpoints as they are asked for.
+
+Whatever goes wrong in here travels to the client as an answer. Between its engine's steps, and
+between the parts of its other work, the loop shows that it goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from src.config.schema import Config
+from src.engine.swap_verifier import StaleWeightsError, SwapVerifier
+from src.evaluation.evaluation import EvalTask, evaluate
+from src.evaluation.figures import EvalReport
+from src.evaluation.worker_process import Mailbox
+from src.run.processes import end_with_parent
+from src.training.checkpoints import Checkpoint, verify_checkpoint
+from utils.drgrpo_grader import set_children
+
+LOGGER = logging.getLogger(__name__)
+Reports = dict[str, EvalReport]
+"""Split name -> report."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """An exception of the worker's: what it says in one line, and where it came from."""
+
+    told: str
+    trace: str
+
+
+@dataclass(frozen=True, slots=True)
+class EvalRequest:
+    """One checkpoint to score on some splits."""
+
+    number: int
+    checkpoint: Checkpoint
+    splits: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStarted:
+    """The worker's first answer: its engine is ready, or why it could not start."""
+
+    trouble: Trouble | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EvalResult:
+    """The answer to a request: a report for each split, or why there is none.
+
+    `wants_fresh_engine` asks the client to start the worker again on this checkpoint.
+    """
+
+    request: EvalRequest
+    reports: Reports | None = None
+    trouble: Trouble | None = None
+    wants_fresh_engine: bool = False
+
+
+def serve(config: Config, model: str, tasks: Mapping[str, EvalTask], mailbox: Mailbox) -> None:
+    """Answer requests until the client is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    try:
+        started, known = time.perf_counter(), dict(tasks)
+        set_children(config.grader.children)
+        try:
+            # Imported here: the client's process never needs vLLM.
+            from src.engine.vllm_engine import VllmEngine  # noqa: PLC0415
+
+            engine = VllmEngine(model, config, after_step=mailbox.beat)
+        except Exception as error:  # noqa: BLE001 - the worker's boundary
+            mailbox.send(EngineStarted(trouble_of(error)))
+            return
+        mailbox.send(EngineStarted())
+        LOGGER.info("evaluation engine ready in %.1f s", time.perf_counter() - started)
+        verifier = SwapVerifier(engine, config.engine.swap_tolerance, model)
+        while True:
+            message = mailbox.take()
+            if isinstance(message, EvalTask):
+                known[message.name] = message
+            else:
+                mailbox.send(_answer(message, known, verifier, mailbox.beat))
+    except (EOFError, BrokenPipeError):
+        return
+
+
+def trouble_of(error: Exception) -> Trouble:
+    """Describe an exception.
+
+    >>> trouble_of(ValueError("too\\n  long")).told
+    'ValueError: too long'
+    """
+    told = " ".join(str(error).split())
+    return Trouble(f"{type(error).__name__}: {told}", "".join(traceback.format_exception(error)))
+
+
+def _answer(
+    request: EvalRequest,
+    tasks: Mapping[str, EvalTask],
+    verifier: SwapVerifier,
+    beat: Callable[[], None],
+) -> EvalResult:
+    """Score one checkpoint; whatever goes wrong travels to the client."""
+    folder = request.checkpoint.folder
+    try:
+        started = time.perf_counter()
+        verify_checkpoint(folder)
+        beat()
+        gap = verifier.load(folder)
+        seconds = {"swap": time.perf_counter() - started}
+        reports = {}
+        for split in request.splits:
+            beat()
+            report = evaluate(verifier.engine, tasks[split], checkpoint=str(folder), beat=beat)
+            reports[split] = replace(
+                report,
+                step=request.checkpoint.step,
+                probe_gap=gap,
+                seconds=seconds | report.seconds,
+            )
+            seconds = {"swap": 0.0}  # one swap serves all splits
+        return EvalResult(request, reports)
+    except StaleWeightsError as error:
+        return EvalResult(request, trouble=trouble_of(error), wants_fresh_engine=True)
+    except Exception as error:  # noqa: BLE001 - the worker's boundary: failures become answers
+        return EvalResult(request, trouble=trouble_of(error))
