@@ -21,12 +21,16 @@ import logging
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from signal import SIGTERM
 
 from src.config.loading import ROOT, ConfigError, dump_yaml, load_config, with_values
 from src.config.schema import Config
 from src.run.directory import FITTING_STAGES, GRPO_STAGE, SEARCH_STAGE, pipeline_folder
 from src.run.files import write_text_atomic
+from src.run.processes import end_with_parent
+from src.run.stopping import GRACE_S, Stopped, stoppable
 from src.stages.promises import broken_promises
 from src.stages.rehearsal import DEFAULT_FACTOR, describe_rehearsal, devices_here, rehearsed
 from utils.data.row_files import DataError
@@ -58,9 +62,15 @@ STEPS = (
 
 
 def main() -> int:
-    """Run the steps; return the exit code of the first that fails."""
+    """Run the steps; return the exit code of the first that fails, or 128 + a signal's number."""
     arguments = parse_arguments()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    with stoppable(lambda: "the same command goes on", grace_s=2 * GRACE_S):
+        return run_all(arguments)
+
+
+def run_all(arguments: argparse.Namespace) -> int:
+    """Do what the command line asks for; return the exit code."""
     if arguments.verify is not None:
         return verify(arguments.verify)
     folder = PROFILES[arguments.profile]
@@ -117,7 +127,15 @@ def run_step(step: Step, file: str, overrides: list[str], arguments: argparse.Na
     command += ["--dry-run"] if arguments.dry_run else []
     command += [] if arguments.fresh or arguments.dry_run else ["--resume"]
     LOGGER.info("running %s", " ".join(Path(part).name for part in command))
-    return subprocess.run(command, cwd=ROOT, check=False).returncode
+    # A pipeline that is killed outright takes its step along, as by SIGTERM.
+    running = subprocess.Popen(command, cwd=ROOT, preexec_fn=partial(end_with_parent, SIGTERM))
+    try:
+        return running.wait()
+    except Stopped as stop:
+        running.send_signal(stop.number)
+        # The step says that it was stopped, and what goes on from where.
+        stop.told = running.wait() == 128 + stop.number
+        raise
 
 
 def report(config: Config) -> int:

@@ -87,14 +87,50 @@ if ((${#gpus[@]} == 0)) && [[ $strategy != ddp ]]; then
   fail "--strategy $strategy needs GPUs; on a CPU use ddp"
 fi
 
+# Alone, the process meets nobody: it takes this script's place, and signals reach it directly.
+if ((world == 1)); then
+  exec "$python" "$here/train_trl.py" ${passed[@]+"${passed[@]}"}
+fi
+
+child=
+stopped=
+stop() { # by a signal, which goes on to all that was started
+  stopped=${stopped:-$((128 + $(kill -l "$1")))}
+  [[ -z $child ]] || kill -s "$1" -- "-$child" 2>/dev/null || kill "$child" 2>/dev/null || true
+}
+for name in INT TERM HUP; do
+  # shellcheck disable=SC2064
+  trap "stop $name" "$name"
+done
+
+# A group of its own, so that whatever ends this script ends all of it; where the script is killed
+# outright and can do nothing, the kernel tells the child. A shell lets what it starts beside itself
+# ignore Ctrl-C, which is undone.
+told=()
+if command -v setpriv >/dev/null; then told=(setpriv --pdeathsig TERM); fi
+run() {
+  setsid ${told[@]+"${told[@]}"} env --default-signal=INT,QUIT "$@" &
+  child=$!
+  status=0
+  wait "$child" || status=$?
+  while kill -0 "$child" 2>/dev/null; do # a signal ended the wait, not the child
+    wait "$child" || status=$?
+  done
+  kill -KILL -- "-$child" 2>/dev/null || true
+  child=
+  [[ -z $stopped ]] || exit "$stopped"
+}
+
 # Mistakes in configuration, data or model end here, with exit code 2, before processes start.
-WORLD_SIZE=$world LOCAL_WORLD_SIZE=$processes \
+run WORLD_SIZE="$world" LOCAL_WORLD_SIZE="$processes" \
   "$python" "$here/train_trl.py" --check ${passed[@]+"${passed[@]}"}
+((status == 0)) || exit "$status"
 
 # Where the processes meet.
 if ((nodes == 1)); then
   host=127.0.0.1
   port=$("$python" "$root/src/run/network.py" free-port)
+  export GLOO_SOCKET_IFNAME=lo NCCL_SOCKET_IFNAME=lo # so that nothing listens beyond loopback
 else
   if [[ -z $main && -n ${SLURM_JOB_NODELIST:-} ]]; then
     main=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1):29500
@@ -118,27 +154,12 @@ else
   launch=(accelerate.commands.launch --config_file "$configuration" --num_processes "$world"
     --num_machines "$nodes" --machine_rank "$node_rank"
     --main_process_ip "$host" --main_process_port "$port")
-  if ((world == 1)); then
-    launch=(accelerate.commands.launch --num_processes 1 --num_machines 1
-      --mixed_precision no --dynamo_backend no)
-  fi
 fi
 
-# A group of its own, so that whatever ends this script ends all of it; where the script is killed
-# outright and can do nothing, the kernel tells the child.
-told=()
-if command -v setpriv >/dev/null; then told=(setpriv --pdeathsig TERM); fi
-setsid ${told[@]+"${told[@]}"} "$python" -m "${launch[@]}" "$here/train_trl.py" ${passed[@]+"${passed[@]}"} &
-child=$!
-trap 'kill -TERM -- "-$child" 2>/dev/null || true' INT TERM HUP
-status=0
-wait "$child" || status=$?
-while kill -0 "$child" 2>/dev/null; do # a signal ended the wait, not the child
-  wait "$child" || status=$?
-done
-trap - INT TERM HUP
-kill -KILL -- "-$child" 2>/dev/null || true
-if ((status != 0 && status != 2 && world > 1)); then
+# The launcher's own messages would repeat in many lines what its processes have said.
+run LOGLEVEL="${LOGLEVEL:-CRITICAL}" \
+  "$python" "$here/launch_ranks.py" "${launch[@]}" "$here/train_trl.py" ${passed[@]+"${passed[@]}"}
+if ((status != 0 && status != 2)); then
   echo "launch_trl.sh: a process of this run has ended (code $status), so all of it was stopped." \
     "Start the same command on every machine again with --resume; it goes on from the last saved" \
     "step (grpo.save_every)." >&2

@@ -31,38 +31,35 @@ class RunError(RuntimeError):
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal asked this process to end."""
+    """A signal asked this process to end; `told` says that the user has been told so."""
 
     def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
-        self.number = number
+        self.name, self.number, self.told = signal.Signals(number).name, number, False
+        super().__init__(self.name)
 
 
 @contextmanager
-def stoppable(
-    explain: Callable[[], str | None], *, grace_s: float = GRACE_S, launched: bool = False
-) -> Iterator[None]:
+def stoppable(explain: Callable[[], str | None], *, grace_s: float = GRACE_S) -> Iterator[None]:
     """End the process with one line and exit code 128 + signal if a signal comes in the block.
 
     The first signal raises `Stopped` where the main thread stands; later ones are ignored. Where
-    the process does not end by itself, as in a call that hangs, it is ended after `grace_s`.
+    the process does not end by itself, as in a call that hangs, it is ended after `grace_s`. A
+    signal that was ignored at the start, as `nohup` has it, stays so.
 
     Args:
         explain: returns what follows "stopped by SIGINT; ", or None to say nothing.
-        launched: listen also to signals that were ignored at the start, as a shell has them
-            ignored in what it runs in the background.
     """
-    received: list[int] = []
+    received: list[Stopped] = []
 
     def receive(number: int, frame: FrameType | None) -> None:
         if received:
             return  # on the way out already
-        received.append(number)
+        received.append(Stopped(number))
         if number == signal.SIGHUP:
             _leave_terminal()
-        raise Stopped(number)
+        raise received[0]
 
-    heard = [n for n in _SIGNALS if launched or signal.getsignal(n) != signal.SIG_IGN]
+    heard = [n for n in _SIGNALS if signal.getsignal(n) != signal.SIG_IGN]
     before = {number: signal.signal(number, receive) for number in heard}
     ender = _Ender(heard, grace_s)
     try:
@@ -77,10 +74,10 @@ def stoppable(
             for number, handler in before.items():
                 signal.signal(number, handler)
     if received:
-        text = explain()
-        if text is not None:
-            LOGGER.warning("stopped by %s; %s", signal.Signals(received[0]).name, text)
-        sys.exit(128 + received[0])
+        (stop,) = received
+        if not stop.told and (text := explain()) is not None:
+            LOGGER.warning("stopped by %s; %s", stop.name, text)
+        sys.exit(128 + stop.number)
 
 
 def end_told(folder: Path | None, told: str, error: BaseException) -> NoReturn:

@@ -53,7 +53,7 @@ def run_stage(
     given = _parse_arguments(default_config, description, arguments)
     _log_to_terminal()
     run: Run | None = None
-    with stoppable(lambda: _goes_on(run), launched=process_count() > 1):
+    with stoppable(lambda: _goes_on(run)):
         try:
             config = load_config(given.config, given.set)
             overlay = pipeline_folder(config) / SEARCH_STAGE / "best.yaml"
