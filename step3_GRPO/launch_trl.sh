@@ -130,7 +130,6 @@ run WORLD_SIZE="$world" LOCAL_WORLD_SIZE="$processes" \
 if ((nodes == 1)); then
   host=127.0.0.1
   port=$("$python" "$root/src/run/network.py" free-port)
-  export GLOO_SOCKET_IFNAME=lo NCCL_SOCKET_IFNAME=lo # so that nothing listens beyond loopback
 else
   if [[ -z $main && -n ${SLURM_JOB_NODELIST:-} ]]; then
     main=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1):29500

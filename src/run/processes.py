@@ -28,6 +28,13 @@ _LAUNCHER_VARIABLES = (
     "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID",
 )  # fmt: skip
 
+# Where processes that talk to none of another machine listen.
+_LOOPBACK = {
+    "VLLM_HOST_IP": "127.0.0.1",
+    "GLOO_SOCKET_IFNAME": "lo",
+    "NCCL_SOCKET_IFNAME": "lo",
+}
+
 
 def visible_gpus() -> list[str]:
     """List the GPUs this process was started with, named as CUDA_VISIBLE_DEVICES names them.
@@ -141,6 +148,8 @@ def prepare_main_process(config: Config) -> None:
     """
     device = config.devices.train
     values = _common_variables()
+    if process_count() == local_process_count() and config.grpo.mode != "server":
+        values |= _LOOPBACK  # a server of rollouts may be another machine
     gpus = visible_gpus()
     if training := training_gpus(config):
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[index] for index in training)
@@ -157,7 +166,7 @@ def worker_environment(config: Config) -> Iterator[None]:
     """Give child processes started inside the block the evaluation worker's variables and cores."""
     device = evaluation_device(config)
     index = device_index(device, "devices.eval")
-    values = _common_variables()
+    values = _common_variables() | _LOOPBACK
     if index is None:
         values |= _cpu_variables(config, device) | {"CUDA_VISIBLE_DEVICES": ""}
     else:
@@ -254,7 +263,9 @@ def _common_variables() -> dict[str, str]:
         "TRL_EXPERIMENTAL_SILENCE": "1",
         # A worker is a process of its own already; a second engine process only costs start time.
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-        "PYTHONWARNINGS": "ignore::FutureWarning,ignore::DeprecationWarning",
+        # The tracker of multiprocessing says that it clears up after a worker that was killed.
+        "PYTHONWARNINGS": "ignore::FutureWarning,ignore::DeprecationWarning,"
+        "ignore:resource_tracker:UserWarning",
     }
 
 
@@ -263,7 +274,6 @@ def _cpu_variables(config: Config, device: str) -> dict[str, str]:
         "OMP_NUM_THREADS": str(thread_count(config, device)),
         # vLLM would pin itself to all cores but one; the trainer in the same process needs them.
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "VLLM_HOST_IP": "127.0.0.1",
-        "GLOO_SOCKET_IFNAME": "lo",
         "ACCELERATE_USE_CPU": "true",
+        **_LOOPBACK,
     } | engine_memory_gib(config)

@@ -77,6 +77,8 @@ def stoppable(explain: Callable[[], str | None], *, grace_s: float = GRACE_S) ->
         (stop,) = received
         if not stop.told and (text := explain()) is not None:
             LOGGER.warning("stopped by %s; %s", stop.name, text)
+        for number in heard:
+            signal.signal(number, signal.SIG_IGN)  # the interpreter's end would undo other handlers
         sys.exit(128 + stop.number)
 
 
