@@ -25,7 +25,7 @@ from torch.distributed.elastic.rendezvous import static_tcp_rendezvous
 def main(arguments: list[str]) -> int:
     """Run the launcher named first with the arguments that follow; return the exit code."""
     launcher, sys.argv[1:] = arguments[0], arguments[1:]
-    static_tcp_rendezvous.TCPStore = store_at_one_address
+    static_tcp_rendezvous.TCPStore = store_at_one_address  # type: ignore[misc, assignment]
     try:
         runpy.run_module(launcher, run_name="__main__", alter_sys=True)
     except SignalException as end:

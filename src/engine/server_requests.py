@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import ReadTimeoutError
+from urllib3.response import BaseHTTPResponse
 from urllib3.util.retry import Retry
 
 from src.run.stopping import RunError
@@ -77,7 +78,15 @@ class _Bounded(HTTPAdapter):
 class _UnlessSilent(Retry):
     """Tries again what failed, but for a server that let the deadline pass."""
 
-    def increment(self, *given: Any, error: Exception | None = None, **named: Any) -> Retry:
+    def increment(
+        self,
+        method: str | None = None,
+        url: str | None = None,
+        response: BaseHTTPResponse | None = None,
+        error: Exception | None = None,
+        *more: Any,
+        **named: Any,
+    ) -> Self:
         if isinstance(error, ReadTimeoutError):
             raise error
-        return super().increment(*given, error=error, **named)
+        return super().increment(method, url, response, error, *more, **named)

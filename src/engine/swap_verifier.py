@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,10 +10,25 @@ from src.engine.generator import Generator
 from src.engine.weight_probe import PROBE_TEXTS, Probe, read_probe
 
 _LAYERS_NAMED = 5
+_SHORT_TEXT = "1 + 1 = 2, so"
 
 
 class StaleWeightsError(RuntimeError):
     """After a swap the engine does not hold the checkpoint's weights."""
+
+
+def check_numbers(engine: Generator, model: str) -> None:
+    """Refuse a model whose log-probabilities are no numbers; its completions would be empty.
+
+    Raises:
+        ValueError: naming the model.
+    """
+    rows = engine.prompt_logprobs(engine.token_ids([_SHORT_TEXT]))
+    if not all(math.isfinite(value) for row in rows for value in row):
+        raise ValueError(
+            f"{model}: its log-probabilities are not finite numbers: its weights hold NaN or "
+            "infinity, or overflow in engine.dtype"
+        )
 
 
 @dataclass

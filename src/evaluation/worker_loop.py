@@ -13,8 +13,10 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+from pydantic import ValidationError
+
 from src.config.schema import Config
-from src.engine.swap_verifier import StaleWeightsError, SwapVerifier
+from src.engine.swap_verifier import StaleWeightsError, SwapVerifier, check_numbers
 from src.evaluation.evaluation import EvalTask, evaluate
 from src.evaluation.figures import EvalReport
 from src.evaluation.worker_process import Mailbox
@@ -23,6 +25,8 @@ from src.training.checkpoints import Checkpoint, verify_checkpoint
 from utils.drgrpo_grader import set_children
 
 LOGGER = logging.getLogger(__name__)
+# Characters of an exception's text that are told.
+_LONGEST_TOLD = 400
 Reports = dict[str, EvalReport]
 """Split name -> report."""
 
@@ -77,6 +81,7 @@ def serve(config: Config, model: str, tasks: Mapping[str, EvalTask], mailbox: Ma
             from src.engine.vllm_engine import VllmEngine  # noqa: PLC0415
 
             engine = VllmEngine(model, config, after_step=mailbox.beat)
+            check_numbers(engine, model)
         except Exception as error:  # noqa: BLE001 - the worker's boundary
             mailbox.send(EngineStarted(trouble_of(error)))
             return
@@ -99,8 +104,22 @@ def trouble_of(error: Exception) -> Trouble:
     >>> trouble_of(ValueError("too\\n  long")).told
     'ValueError: too long'
     """
-    told = " ".join(str(error).split())
-    return Trouble(f"{type(error).__name__}: {told}", "".join(traceback.format_exception(error)))
+    if isinstance(error, ValidationError):  # vLLM's settings; the rest of its text is pydantic's
+        told = "; ".join(item["msg"].removeprefix("Value error, ") for item in error.errors())
+    else:
+        told = f"{type(error).__name__}: {error}"
+    told = _brief(" ".join(told.split()))
+    if "max_model_len" in told:
+        told += " (max_model_len is engine.max_model_tokens)"
+    return Trouble(told, "".join(traceback.format_exception(error)))
+
+
+def _brief(text: str) -> str:
+    """Cut a long text at the end of a sentence; the traceback has all of it."""
+    if len(text) <= _LONGEST_TOLD:
+        return text
+    head, stop, _ = text[:_LONGEST_TOLD].rpartition(". ")
+    return f"{head}." if stop else f"{text[:_LONGEST_TOLD]} ..."
 
 
 def _answer(

@@ -6,9 +6,13 @@ import json
 import os
 import socket
 import subprocess
+import sys
+from datetime import timedelta
+from runpy import run_path
 
 import pytest
 from accelerate.commands.config.config_args import load_config_from_file
+from torch.distributed import TCPStore
 
 from src.config.loading import ConfigError, with_values
 from src.config.schema import Config
@@ -40,6 +44,37 @@ def test_a_port_that_is_taken_and_an_address_that_is_not_here():
         serving_interface("192.0.2.1", 29500)  # reserved for documentation
     with pytest.raises(NetworkError, match="no such machine"):
         reaching_interface("no-such-machine.invalid", 29500)
+
+
+def test_the_store_listens_on_the_address_it_is_reached_at_alone():
+    """Every address of 127.0.0.0/8 is this machine's, so a second one stands for its others."""
+    ranks = run_path(str(ROOT / "step3_GRPO" / "launch_ranks.py"))
+    port = free_port()
+    store = ranks["store_at_one_address"](
+        "127.0.0.1", port, 1, True, timedelta(seconds=5), multi_tenant=True
+    )
+    store.set("key", "value")
+    assert TCPStore("127.0.0.1", port, 1, False, timedelta(seconds=5)).get("key") == b"value"
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.2", port), timeout=5)
+
+
+@pytest.mark.parametrize(
+    ("exits", "code"), [("sys.exit(2)", 2), ("os.kill(os.getpid(), 9)", 137), ("pass", 0)]
+)
+def test_a_failed_process_leaves_its_exit_code_and_no_traceback(exits, code, tmp_path):
+    script = tmp_path / "rank.py"
+    script.write_text(f"import os, sys\n{exits}\n")
+    command = [
+        sys.executable, str(ROOT / "step3_GRPO" / "launch_ranks.py"), "torch.distributed.run",
+        "--nproc_per_node", "1", "--master_addr", "127.0.0.1", "--master_port", str(free_port()),
+        str(script),
+    ]  # fmt: skip
+    quiet = ["env", "LOGLEVEL=CRITICAL", *command]
+    done = subprocess.run(quiet, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert ("process 0 of this run was killed by SIGKILL" in done.stderr) == (code == 137)
 
 
 @pytest.mark.parametrize(
