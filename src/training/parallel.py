@@ -33,7 +33,8 @@ from transformers import PreTrainedModel
 
 from src.run.processes import launched_sharding, process_count, process_rank
 
-# What gloo and torch's stores say when a process waits too long for another, and when it is gone.
+# What gloo, NCCL and torch's stores say when a process waits too long for another, and when it is gone.
+_TALK = re.compile("gloo|nccl|TCPStore|c10d", re.IGNORECASE)
 _SILENT = re.compile(
     r"[Tt]imed out waiting \d+ms|[Tt]imed out after \d+ms|wait timeout after \d+ms|"
     r"collective operation timeout"
@@ -47,7 +48,7 @@ def end_of_waiting(error: BaseException, timeout_s: float, setting: str) -> str 
     Args:
         setting: that `timeout_s` is the value of.
     """
-    if process_count() == 1:
+    if process_count() == 1 or not _TALK.search(str(error)):
         return None
     me = f"process {process_rank()} of {process_count()}"
     if _SILENT.search(str(error)):
