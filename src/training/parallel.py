@@ -33,7 +33,7 @@ from transformers import PreTrainedModel
 
 from src.run.processes import launched_sharding, process_count, process_rank
 
-# What gloo, NCCL and torch's stores say when a process waits too long for another, and when it is gone.
+# What gloo, NCCL and torch's stores say when another process is waited for too long, or is gone.
 _TALK = re.compile("gloo|nccl|TCPStore|c10d", re.IGNORECASE)
 _SILENT = re.compile(
     r"[Tt]imed out waiting \d+ms|[Tt]imed out after \d+ms|wait timeout after \d+ms|"

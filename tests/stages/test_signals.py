@@ -37,8 +37,10 @@ def terminate(process: subprocess.Popen[str]) -> None:
     [(STAGE, ctrl_c_twice, "SIGINT", 130), (PIPELINE, terminate, "SIGTERM", 143)],
 )
 def test_one_line_and_nothing_left_running(command, end, name, code, tmp_path):
+    # Whatever runs the tests may itself be run in the background, where Ctrl-C is ignored.
+    start = ["env", "--default-signal", f"{MARK}={tmp_path}", sys.executable]
     process = subprocess.Popen(
-        ["env", f"{MARK}={tmp_path}", sys.executable, *command, *small_overrides(tmp_path)],
+        [*start, *command, *small_overrides(tmp_path)],
         cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     said = iter(process.stderr.readline, "")

@@ -20,7 +20,8 @@ ENDS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 
 
 def run(body: str, *prefix: str) -> subprocess.CompletedProcess[str]:
-    command = [*prefix, sys.executable, "-c", HEAD + body]
+    # Whatever runs the tests may itself be run in the background, where Ctrl-C is ignored.
+    command = ["env", "--default-signal", *prefix, sys.executable, "-c", HEAD + body]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
