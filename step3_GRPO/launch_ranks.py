@@ -9,6 +9,7 @@ exit code, not a traceback of the launcher's: the processes have said what there
 
 from __future__ import annotations
 
+import logging
 import runpy
 import signal
 import socket
@@ -24,6 +25,7 @@ from torch.distributed.elastic.rendezvous import static_tcp_rendezvous
 
 def main(arguments: list[str]) -> int:
     """Run the launcher named first with the arguments that follow; return the exit code."""
+    logging.disable(logging.ERROR)  # the launcher's; its processes have their own
     launcher, sys.argv[1:] = arguments[0], arguments[1:]
     static_tcp_rendezvous.TCPStore = store_at_one_address  # type: ignore[misc, assignment]
     try:

@@ -155,9 +155,8 @@ else
     --main_process_ip "$host" --main_process_port "$port")
 fi
 
-# The launcher's own messages would repeat in many lines what its processes have said.
-run LOGLEVEL="${LOGLEVEL:-CRITICAL}" \
-  "$python" "$here/launch_ranks.py" "${launch[@]}" "$here/train_trl.py" ${passed[@]+"${passed[@]}"}
+run "$python" "$here/launch_ranks.py" "${launch[@]}" "$here/train_trl.py" \
+  ${passed[@]+"${passed[@]}"}
 if ((status != 0 && status != 2)); then
   echo "launch_trl.sh: a process of this run has ended (code $status), so all of it was stopped." \
     "Start the same command on every machine again with --resume; it goes on from the last saved" \
