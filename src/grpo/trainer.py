@@ -51,7 +51,7 @@ from src.grpo.trl_names import trl_values
 from src.run.devices import is_cpu
 from src.training.losses import CompletionScores, completion_scores
 from src.training.optimization import named_optimizer
-from src.training.parallel import bfloat16_autocast
+from src.training.parallel import bfloat16_autocast, join_processes_on_cpu
 from src.training.policy import load_policy
 from src.training.throughput import StepClock, training_flops
 
@@ -277,6 +277,8 @@ def build_trainer(
 
 def trl_arguments(config: Config, output_folder: Path, **more: Any) -> GRPOConfig:
     """Return our configuration as TRL's, with further arguments of TRL's own."""
+    if is_cpu(config.devices.train):
+        join_processes_on_cpu(config.grpo.rank_timeout_s)
     arguments = GRPOConfig(**trl_values(config, output_folder) | more)
     if is_cpu(config.devices.train):
         # accelerate numbers the processes of a CPU, and torch cannot load tensors to `cpu:1`.

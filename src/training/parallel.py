@@ -72,6 +72,15 @@ def bfloat16_autocast(device: torch.device, enabled: bool) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled, cache_enabled=cached)
 
 
+def join_processes_on_cpu(timeout_s: float) -> None:
+    """Meet the other launched processes, if any, with a longest wait.
+
+    Transformers, which would otherwise be the first to do so, sets none on a CPU.
+    """
+    if process_count() > 1:
+        PartialState(cpu=True, timeout=timedelta(seconds=timeout_s))
+
+
 @contextmanager
 def main_process_first(timeout_s: float) -> Iterator[None]:
     """Run the block in the main process, then in the others, which wait at most `timeout_s`."""
