@@ -33,7 +33,7 @@ from src.run.processes import end_with_parent
 from src.run.stopping import GRACE_S, Stopped, stoppable
 from src.stages.promises import broken_promises
 from src.stages.rehearsal import DEFAULT_FACTOR, describe_rehearsal, devices_here, rehearsed
-from utils.data.row_files import DataError
+from utils.data.json_lines import DataError
 
 LOGGER = logging.getLogger(__name__)
 PROFILES = {"tiny": "config/tiny", "smollm2": "config/smollm2", "full": "config"}

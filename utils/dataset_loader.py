@@ -2,7 +2,7 @@
 
 Rows need `problem` and `solution`; `answer`, `level`, `type` and `unique_id` are taken where they
 stand and derived where they do not. A malformed row is an error that names its line. A row without
-a reference answer is left out and listed.
+a reference answer, or with one that is none ("proof", "notfound", NaN), is left out and listed.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from utils.data.answers import answer_text, is_answer
+from utils.data.json_lines import DataError
 from utils.data.problem import Problem, normalised_text
 from utils.data.problem_generator import generate_problems
-from utils.data.row_files import DataError, describe_file, read_rows
+from utils.data.row_files import describe_file, read_rows
 from utils.grading.answer_forms import extract_boxed
 
 MATH_SUBJECT_SPLITS = ("train", "test")
@@ -87,7 +89,7 @@ def load_from_files(
     missing: list[str] = []
     train = list(_parse_rows(read_rows(train_file), train_file, missing))
     rows = read_rows(test_file) if test_set == "all" else _marked(test_file, test_set)
-    test = list(_parse_rows(rows, test_file, missing))
+    test = list(_parse_rows(rows, test_file, missing, repeats_left_out=False))
     files = {str(file): describe_file(file) for file in (train_file, test_file)}
     return _split(train, test, sizes, seed, missing=missing, files=files)
 
@@ -139,11 +141,11 @@ def load_synthetic(sizes: SplitSizes, seed: int) -> ProblemSet:
     )
 
 
-def _marked(file: Path, name: str) -> Iterator[tuple[int, Any]]:
+def _marked(file: Path, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the rows that are marked as belonging to a named set."""
     found = False
     for number, row in read_rows(file):
-        if isinstance(row, dict) and row.get(f"in_{name}"):
+        if row.get(f"in_{name}"):
             found = True
             yield number, row
     if not found:
@@ -162,30 +164,74 @@ def problems_sha256(problems: Sequence[Problem]) -> str:
 
 
 def _parse_rows(
-    rows: Iterable[tuple[int, Any]], file: Path, missing: list[str]
+    rows: Iterable[tuple[int, dict[str, Any]]],
+    file: Path,
+    missing: list[str],
+    *,
+    repeats_left_out: bool = True,
 ) -> Iterator[Problem]:
+    """Yield the rows that can be graded.
+
+    Args:
+        repeats_left_out: a problem that stands twice is taken once later on, so its id may too.
+    """
+    seen: dict[str, tuple[str, str]] = {}
     for number, row in rows:
         where = f"{file}:{number}"
-        if not isinstance(row, dict):
-            raise DataError(f"{where}: expected an object, got {type(row).__name__}")
         for key in ("problem", "solution"):
-            if not isinstance(row.get(key), str) or not row[key].strip():
-                raise DataError(
-                    f"{where}: key '{key}' is missing or not a text; each row needs "
-                    "'problem' and 'solution'"
-                )
-        answer = row.get("answer") or extract_boxed(row["solution"])
-        if not answer:
-            missing.append(where)
+            _require_text(row, key, where)
+        answer = _reference(row, where, missing)
+        if answer is None:
             continue
-        yield Problem(
+        problem = Problem(
             problem=row["problem"],
             solution=row["solution"],
-            answer=str(answer),
+            answer=answer,
             level=_level(row.get("level")),
-            type=str(row.get("type") or row.get("source") or "unknown"),
-            unique_id=str(row.get("unique_id") or f"{file.name}/{number}"),
+            type=_stated(row, "type") or _stated(row, "source") or "unknown",
+            unique_id=_stated(row, "unique_id") or f"{file.name}/{number}",
         )
+        text = normalised_text(problem.problem)
+        before, text_before = seen.setdefault(problem.unique_id, (where, text))
+        if before != where and not (repeats_left_out and text == text_before):
+            raise DataError(
+                f"{where}: unique_id {problem.unique_id!r} is that of {before} too, and "
+                "completions are told apart by it; give each row its own, or leave unique_id out"
+            )
+        yield problem
+
+
+def _require_text(row: dict[str, Any], key: str, where: str) -> None:
+    value = row.get(key)
+    if not isinstance(value, str) or not value.strip():
+        found = (
+            ("blank" if isinstance(value, str) else type(value).__name__)
+            if key in row
+            else (f"missing; there are {', '.join(map(repr, row)) or 'none'}")
+        )
+        raise DataError(
+            f"{where}: key '{key}' must be a text, got {found}; each row needs the texts 'problem' "
+            "and 'solution'"
+        )
+
+
+def _reference(row: dict[str, Any], where: str, missing: list[str]) -> str | None:
+    """Return the answer a row states, else its solution's last box; None for none, listed."""
+    try:
+        stated = answer_text(row.get("answer"))
+    except TypeError as error:
+        raise DataError(f"{where}: key 'answer' {error}") from None
+    answer = stated or (extract_boxed(row["solution"]) or "").strip()
+    if is_answer(answer):
+        return answer
+    missing.append(f"{where} ({answer[:20]!r})" if answer else where)
+    return None
+
+
+def _stated(row: dict[str, Any], key: str) -> str:
+    """Return a value as text; "" for an absent one, which some tools write as NaN."""
+    value = row.get(key)
+    return "" if value is None or value != value else str(value).strip()
 
 
 def _level(value: Any) -> int | None:

@@ -4,7 +4,7 @@
     python -m utils.grade rows.jsonl --gold-key gold --answer-key pred --label-key equal
     python -m utils.grade results/tiny/step2_sft/completions.jsonl
 
-A file holds one JSON object a line. Where it has responses (`--response-key`, with the r1_zero
+A file holds one JSON object a line (compressed or not), or is Parquet. Where it has responses (`--response-key`, with the r1_zero
 tags) the format is graded too; else `--answer-key` names the bare answers. With labels (true or
 false) a confusion table and every disagreement are printed. `--output` writes the grades as JSONL.
 Exit code 0 for a correct answer or a graded file, 1 for an answer that is not correct, 2 for bad
@@ -15,16 +15,19 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from utils.data.row_files import read_rows
 from utils.drgrpo_grader import grade_batch, grading_statistics, reference_texts, set_children
 from utils.grading.equality import explain
 from utils.grading.outcome import Grade
 
 Row = dict[str, Any]
+_LABELS = {"true": True, "1": True, "false": False, "0": False}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -32,9 +35,12 @@ def main(arguments: list[str] | None = None) -> int:
     given = _parse(arguments)
     try:
         set_children(given.children)
-        if given.file is not None:
-            return _grade_file(given)
-        return _grade_one(given)
+        code = _grade_one(given) if given.file is None else _grade_file(given)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # `| head` has read enough; what Python flushes at its end goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (OSError, ValueError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
@@ -89,7 +95,7 @@ def tagged(answer: str) -> str:
 
 def _grade_file(given: argparse.Namespace) -> int:
     """Grade every row and print outcomes, statistics and, with labels, the confusion table."""
-    rows = _read_rows(given.file)
+    rows = [row for _, row in read_rows(given.file, "the file's name")]
     gold_key = _key(rows, given.gold_key, ("reference", "gold", "answer"), "--gold-key")
     response_key = _key(rows, given.response_key, ("completion", "response"), None)
     if response_key:
@@ -97,32 +103,28 @@ def _grade_file(given: argparse.Namespace) -> int:
     else:
         answer_key = _key(rows, given.answer_key, ("pred", "answer"), "--answer-key")
         responses = [tagged(str(row[answer_key])) for row in rows]
+    label_key = _key(rows, given.label_key, ("equal", "label"), None)
+    labels = [_label(row[label_key], i) for i, row in enumerate(rows, 1)] if label_key else []
+    if given.output and not given.output.parent.is_dir():
+        raise ValueError(f"--output {given.output}: there is no folder {given.output.parent}")
     grades = grade_batch(
         responses, [row[gold_key] for row in rows], fast=not given.patient, on_progress=_progress
     )
-    _report(grades)
-    label_key = _key(rows, given.label_key, ("equal", "label"), None)
-    if label_key:
-        _report_labels(rows, [bool(row[label_key]) for row in rows], grades)
-    if given.output:
+    if given.output:  # before anything is printed: the reader of a pipe may leave at any line
         lines = (json.dumps(row | _fields(grade)) for row, grade in zip(rows, grades, strict=True))
         given.output.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    _report(grades)
+    if label_key:
+        _report_labels(rows, labels, grades)
     return 0
 
 
-def _read_rows(file: Path) -> list[Row]:
-    rows = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise ValueError(f"{file}, line {number}: not JSON ({error})") from error
-        if not isinstance(row, dict):
-            raise ValueError(f"{file}, line {number}: expected an object, found {line[:60]}")
-        rows.append(row)
-    if not rows:
-        raise ValueError(f"{file} holds no rows")
-    return rows
+def _label(value: Any, row: int) -> bool:
+    """Read true, false, 1, 0 and the texts that say them."""
+    said = str(value).strip().lower()
+    if said not in _LABELS:
+        raise ValueError(f"row {row}: the label {value!r} is none of true, false, 1 and 0")
+    return _LABELS[said]
 
 
 def _key(rows: list[Row], given: str | None, usual: tuple[str, ...], option: str | None) -> str:

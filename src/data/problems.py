@@ -8,7 +8,7 @@ from dataclasses import replace
 from src.config.loading import ConfigError, resolve_path
 from src.config.schema import Config
 from src.data.held_out import find_repeats
-from utils.data.row_files import DataError
+from utils.data.json_lines import DataError
 from utils.dataset_loader import (
     ProblemSet,
     SplitSizes,
@@ -51,7 +51,7 @@ def load_problems(config: Config) -> ProblemSet:
         LOGGER.info("data: %d %s problems", len(problems.split(name)), name)
     if problems.without_answer:
         LOGGER.warning(
-            "data: %d rows without a boxed answer left out: %s",
+            "data: %d rows without a reference answer left out: %s",
             len(problems.without_answer),
             ", ".join(problems.without_answer[:20]),
         )

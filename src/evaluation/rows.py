@@ -113,5 +113,4 @@ def _whole_lines(file: Path) -> list[Row]:
     """Read the lines that were written whole; the last one of a killed run may not be."""
     if not file.is_file():
         return []
-    text = file.read_text(encoding="utf-8")
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+    return [json.loads(line) for line in file.read_bytes().split(b"\n")[:-1]]

@@ -24,8 +24,8 @@ from src.run.provenance import MANIFEST
 from src.sft.rows import training_rows
 from src.training.checkpoints import DamagedCheckpointError, verify_checkpoint
 from utils.data.hashing import file_sha256
+from utils.data.json_lines import DataError
 from utils.data.problem import Problem
-from utils.data.row_files import DataError
 from utils.dataset_loader import ProblemSet, problems_sha256
 
 Record = dict[str, Any]

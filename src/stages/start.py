@@ -24,7 +24,7 @@ from src.stages.cards import check_card
 from src.stages.out_of_memory import end_out_of_memory
 from src.stages.plan import describe_plan
 from src.stages.promises import broken_promises
-from utils.data.row_files import DataError
+from utils.data.json_lines import DataError
 from utils.drgrpo_grader import set_children
 
 LOGGER = logging.getLogger(__name__)

@@ -67,7 +67,7 @@ def test_data_prompt_and_model_errors(tmp_path, broken_model):
         (["data.source=files"], "data.train_file"),
         ([*files, "data.train_file=absent.jsonl", f"data.test_file={test}"], "no such data file"),
         ([*files, f"data.train_file={bad}", f"data.test_file={test}"], "bad.jsonl:5"),
-        ([*files, f"data.train_file={empty}", f"data.test_file={test}"], "0 training"),
+        ([*files, f"data.train_file={empty}", f"data.test_file={test}"], "empty.jsonl: no rows"),
         ([f"data.prompt={no_slot}"], "{question}"),
         (["data.prompt=prompts/absent.prompt"], "no such file"),
         ([f"model.path={tmp_path}/absent"], "no such folder"),

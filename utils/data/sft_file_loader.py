@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from utils.data.row_files import DataError, read_rows
+from utils.data.answers import answer_text, is_answer
+from utils.data.json_lines import DataError
+from utils.data.row_files import read_rows
 
 EXPECTED = "each row needs the texts {problem, solution} or {prompt, completion}"
 
@@ -36,22 +38,18 @@ class CompletionRow:
 
 
 def load_sft_rows(file: Path) -> list[SolutionRow | CompletionRow]:
-    """Read a JSONL, JSONL.gz or Parquet file of training rows.
+    """Read a file of training rows.
 
     Raises:
         DataError: naming the line of a row with a missing or mistyped key, or an empty file.
     """
-    rows = [_parse(row, file, number) for number, row in read_rows(file, "sft.files")]
-    if not rows:
-        raise DataError(f"{file}: no rows; {EXPECTED}, or take the file out of sft.files")
-    return rows
+    return [_parse(row, file, number) for number, row in read_rows(file, "sft.files")]
 
 
-def _parse(row: Any, file: Path, number: int) -> SolutionRow | CompletionRow:
+def _parse(row: dict[str, Any], file: Path, number: int) -> SolutionRow | CompletionRow:
     where = f"{file}:{number}"
-    if not isinstance(row, dict):
-        raise DataError(f"{where}: expected an object, got {type(row).__name__}; {EXPECTED}")
-    name = str(row.get("unique_id") or f"{file.name}:{number}")
+    stated = row.get("unique_id")
+    name = f"{file.name}:{number}" if stated in (None, "") else str(stated)
     answer = _answer(row.get("answer"), where)
     if row.keys() & {"prompt", "completion"}:
         prompt = _text(row, "prompt", where)
@@ -75,10 +73,9 @@ def _text(row: dict[str, Any], key: str, where: str, *, may_be_blank: bool = Fal
 
 
 def _answer(value: Any, where: str) -> str | None:
-    if isinstance(value, bool) or not isinstance(value, str | int | float | None):
-        raise DataError(
-            f"{where}: key 'answer' must be a text or a number, got {type(value).__name__}; leave "
-            "it out where there is no reference answer"
-        )
-    text = "" if value is None else str(value).strip()
-    return text or None
+    """Return the reference that a row states; what is no answer ("proof") is none."""
+    try:
+        text = answer_text(value)
+    except TypeError as error:
+        raise DataError(f"{where}: key 'answer' {error}") from None
+    return text if is_answer(text) else None

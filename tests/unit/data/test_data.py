@@ -10,9 +10,9 @@ from fractions import Fraction
 import pytest
 
 from src.config.loading import load_config
+from utils.data.json_lines import DataError
 from utils.data.problem import normalised_text
 from utils.data.problem_generator import LEVELS, PROBLEM_TYPES, generate_problems
-from utils.data.row_files import DataError
 from utils.dataset_loader import SplitSizes, load_from_files, load_synthetic
 from utils.drgrpo_grader import r1_zero_reward_fn
 
@@ -130,7 +130,7 @@ def test_missing_and_empty_files(tmp_path):
     test = write(tmp_path / "test.jsonl", rows(3, "t"))
     with pytest.raises(DataError, match="no such data file"):
         load_from_files(tmp_path / "absent.jsonl", test, SIZES, 0)
-    with pytest.raises(DataError, match="0 training"):
+    with pytest.raises(DataError, match=r"train\.jsonl: no rows"):
         load_from_files(write(tmp_path / "train.jsonl", []), test, SIZES, 0)
 
 

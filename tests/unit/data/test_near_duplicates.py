@@ -13,8 +13,8 @@ from src.config.loading import with_values
 from src.config.schema import Config
 from src.data.problems import load_problems
 from utils.data import near_duplicates
+from utils.data.json_lines import DataError
 from utils.data.near_duplicates import THRESHOLD, find_duplicates, jaccard, shingles
-from utils.data.row_files import DataError
 
 DATA = Path(__file__).resolve().parents[3].parent / "shared" / "data"
 MATH = (DATA / "math_train.jsonl.gz", DATA / "math_test.jsonl.gz")

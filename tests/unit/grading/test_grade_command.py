@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -61,12 +63,15 @@ def test_completions_are_graded_with_their_format(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("content", "options", "message"),
     [
-        ('{"gold": 1', [], "line 1: not JSON"),
+        ('{"gold": 1', [], "rows.jsonl:1: not valid JSON"),
         ("[1]\n", [], "expected an object"),
-        ("", [], "holds no rows"),
+        ("", [], "no rows"),
         ('{"a": 1}\n', [], "name theirs with --gold-key"),
         ('{"gold": 1}\n', [], "name theirs with --answer-key"),
         ('{"gold": 1, "pred": 1}\n', ["--label-key", "right"], "row 1 has no 'right'"),
+        ('{"gold": 1, "pred": 1, "equal": "maybe"}\n', [], "row 1: the label 'maybe'"),
+        ('{"gold": 1, "pred": 1, "equal": null}\n', [], "row 1: the label None"),
+        ('{"gold": 1, "pred": 1}\n', ["--output", "absent/out"], "no folder absent"),
         ('{"gold": 1, "pred": 1}\n', ["--children", "0"], "at least one"),
     ],
 )
@@ -82,3 +87,23 @@ def test_a_missing_file_and_missing_options(tmp_path, capsys):
     assert "none.jsonl" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["--gold", "5"])
+
+
+def test_labels_say_what_their_text_says(tmp_path, capsys):
+    labels = [True, 1, "true", "1", " True", False, 0, "false", "0", "FALSE"]
+    rows = [{"gold": "5", "pred": "5", "equal": label} for label in labels]
+    assert main([write(tmp_path / "rows.jsonl", rows)]) == 0
+    assert "agreement 5/10" in capsys.readouterr().out
+
+
+def test_a_reader_that_leaves_takes_no_grades_along(tmp_path):
+    rows = [{"gold": "5", "pred": f"4\u2028{i}", "equal": True} for i in range(2000)]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    command = [sys.executable, "-m", "utils.grade", str(file), "--output", str(tmp_path / "out")]
+    grading = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    grading.stdout.readline()
+    grading.stdout.close()
+    assert grading.stderr.read() == ""
+    assert grading.wait() == 0
+    assert (tmp_path / "out").read_text().count("\n") == 2000
