@@ -27,12 +27,14 @@ DEFAULT_CONFIG = "config/baseline_config.yaml"
 def main(config: Config, run: Run) -> None:
     """Evaluate `config.model.path`, which the first argument of the command line replaced."""
     from src.data.problems import load_problems
+    from src.stages.model_check import check_model
     from src.stages.scoring import score_model, test_tasks
     from src.training.policy import resolve_model
 
     problems = load_problems(config)
     tasks = test_tasks(run, problems)
     model = resolve_model(config.model.path)
+    check_model(model, config)
     run.begin(data=problems.provenance(), model=model)
     run.finish(**score_model(run, model, tasks))
 

@@ -32,11 +32,13 @@ def main(config: Config, run: Run) -> None:
     from src.search.trials import TRIAL_FAILURES, TrialRunner, keep_best
     from src.sft.examples import build_examples, log_left_out
     from src.sft.rows import training_rows
+    from src.stages.model_check import check_model
     from src.training.policy import check_architecture, load_policy, load_tokenizer, resolve_model
 
     problems = load_problems(config)
     prompt = load_prompt(config.data.prompt)
     model = resolve_model(config.model.path)
+    check_model(model, config)
     check_architecture(model, config)
     tokenizer = load_tokenizer(model, config)
     taught = training_rows(config, problems, prompt)

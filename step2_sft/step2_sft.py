@@ -28,12 +28,14 @@ def main(config: Config, run: Run) -> None:
     from src.run.processes import is_main_process
     from src.sft.fine_tuning import FineTuning, fine_tuning_tasks
     from src.sft.rows import training_rows
+    from src.stages.model_check import check_model
     from src.stages.scoring import score_on_test, test_task
     from src.training.policy import check_architecture, load_tokenizer, resolve_model
 
     problems = load_problems(config)
     prompt = load_prompt(config.data.prompt)
     model = resolve_model(config.model.path)
+    check_model(model, config)
     check_architecture(model, config)
     tokenizer = load_tokenizer(model, config)
     taught = training_rows(config, problems, prompt)

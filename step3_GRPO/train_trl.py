@@ -28,6 +28,7 @@ def main(config: Config, run: Run) -> None:
     from src.run.metrics import open_metric_log
     from src.run.processes import is_main_process
     from src.run.provenance import MANIFEST
+    from src.stages.model_check import check_model
     from src.stages.scoring import starting_model, test_task, validation_task, write_test_outcome
     from src.training.checkpoints import CheckpointStore
     from src.training.policy import check_architecture, load_tokenizer
@@ -35,6 +36,7 @@ def main(config: Config, run: Run) -> None:
     problems = load_problems(config)
     prompt = load_prompt(config.data.prompt)
     model = starting_model(config)
+    check_model(model, config)
     check_architecture(model, config)
     tokenizer = load_tokenizer(model, config)
     usable = usable_problems(problems.train, prompt, tokenizer, config)

@@ -4,9 +4,10 @@
     python -m utils.grade rows.jsonl --gold-key gold --answer-key pred --label-key equal
     python -m utils.grade results/tiny/step2_sft/completions.jsonl
 
-A file holds one JSON object a line (compressed or not), or is Parquet. Where it has responses (`--response-key`, with the r1_zero
-tags) the format is graded too; else `--answer-key` names the bare answers. With labels (true or
-false) a confusion table and every disagreement are printed. `--output` writes the grades as JSONL.
+A file holds one JSON object a line (compressed or not), or is Parquet. Where it has responses
+(`--response-key`, with the r1_zero tags) the format is graded too; else `--answer-key` names the
+bare answers. With labels (true, false, 1, 0) a confusion table and every disagreement are printed.
+`--output` writes the grades as JSONL.
 Exit code 0 for a correct answer or a graded file, 1 for an answer that is not correct, 2 for bad
 input.
 """

@@ -185,9 +185,26 @@ def pipeline_folder(config: Config) -> Path:
 
 
 def read_outcome(folder: Path, stage: str) -> dict[str, Any] | None:
-    """Read what a stage reported, or None where it has not finished."""
+    """Read what a stage reported, or None where it has not finished.
+
+    Raises:
+        ConfigError: the file is not what a stage writes.
+    """
     file = folder / stage / "outcome.json"
-    return read_json(file) if file.is_file() else None
+    if not file.is_file():
+        return None
+    try:
+        outcome = read_json(file)
+    except ValueError as error:
+        outcome, reason = None, str(error)
+    else:
+        reason = f"{file}: not the outcome of a stage"
+    if not isinstance(outcome, dict) or "stage" not in outcome:
+        raise ConfigError(
+            f"{reason}; delete it and run {stage} with --resume: it goes on from its last "
+            "checkpoint and scores again"
+        )
+    return outcome
 
 
 def _settings(values: dict[str, Any]) -> dict[str, Any]:

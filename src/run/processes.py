@@ -11,7 +11,8 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal, cast
+from typing import Literal, cast, get_args
+from urllib.parse import urlsplit
 
 from src.config.loading import ConfigError
 from src.config.schema import Config
@@ -34,6 +35,34 @@ _LOOPBACK = {
     "GLOO_SOCKET_IFNAME": "lo",
     "NCCL_SOCKET_IFNAME": "lo",
 }
+
+
+def forget_stale_launch(*, planning: bool) -> list[str]:
+    """Take away what a launcher that is gone left in the environment; return the names.
+
+    A launched process has a rank and an address to meet the others at. Without the address a rank
+    or a number of processes is a rest of another run.
+
+    Args:
+        planning: nothing starts, and launch_trl.sh says for how many processes (WORLD_SIZE alone).
+
+    Raises:
+        ConfigError: rank and number of processes contradict one another.
+    """
+    present = [name for name in _LAUNCHER_VARIABLES if name in os.environ]
+    ranked = "RANK" in present or "LOCAL_RANK" in present
+    if "MASTER_ADDR" not in present and (ranked or not planning):
+        for name in present:
+            del os.environ[name]
+        return present
+    for rank, count in (("RANK", "WORLD_SIZE"), ("LOCAL_RANK", "LOCAL_WORLD_SIZE")):
+        values = os.environ.get(rank, "0"), os.environ.get(count, "1")
+        if not all(value.isdigit() for value in values) or int(values[0]) >= int(values[1]):
+            raise ConfigError(
+                f"{rank}={values[0]} with {count}={values[1]} in the environment: no launcher sets "
+                f"these; start through launch_trl.sh or accelerate, or unset {' '.join(present)}"
+            )
+    return []
 
 
 def visible_gpus() -> list[str]:
@@ -198,13 +227,38 @@ def wandb_mode(configured: str) -> WandbMode:
     """Resolve `auto`: online where a key is set, else offline."""
     if configured != "auto":
         return cast("WandbMode", configured)
-    key_file = os.path.expanduser("~/.netrc")
-    has_key = bool(os.environ.get("WANDB_API_KEY"))
-    if not has_key and os.path.isfile(key_file):
-        with open(key_file, encoding="utf-8") as stream:
-            has_key = "api.wandb.ai" in stream.read()
-    mode = os.environ.get("WANDB_MODE") or ("online" if has_key else "offline")
+    mode = os.environ.get("WANDB_MODE") or ("online" if _has_wandb_key() else "offline")
     return cast("WandbMode", mode)
+
+
+def check_wandb(config: Config) -> None:
+    """Refuse a mode that W&B does not know, and `online` without a key: it would ask for one.
+
+    Raises:
+        ConfigError: naming where the mode was set.
+    """
+    mode = wandb_mode(config.wandb.mode)
+    source = "WANDB_MODE" if config.wandb.mode == "auto" else "wandb.mode"
+    if mode not in get_args(WandbMode):
+        raise ConfigError(f"{source}={mode}: expected one of {', '.join(get_args(WandbMode))}")
+    if mode == "online" and not _has_wandb_key():
+        raise ConfigError(
+            f"{source}=online, and no key is set; run `wandb login`, set WANDB_API_KEY, or use "
+            f"{source}=offline (wandb sync sends it later)"
+        )
+
+
+def _has_wandb_key() -> bool:
+    """Tell whether W&B finds a key: in the environment or for its host in the netrc file."""
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return True
+    key_file = os.path.expanduser(os.environ.get("NETRC", "~/.netrc"))
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    try:
+        with open(key_file, encoding="utf-8", errors="replace") as stream:
+            return host in stream.read()
+    except OSError:
+        return False
 
 
 def engine_memory_gib(config: Config) -> dict[str, str]:

@@ -13,6 +13,8 @@ from src.config.schema import Config
 from src.run.directory import GRPO_STAGE, SEARCH_STAGE, ChecksPassed, Run, pipeline_folder
 from src.run.processes import (
     check_devices,
+    check_wandb,
+    forget_stale_launch,
     is_main_process,
     launched_strategy,
     prepare_main_process,
@@ -55,6 +57,9 @@ def run_stage(
     run: Run | None = None
     with stoppable(lambda: _goes_on(run)):
         try:
+            stale = forget_stale_launch(planning=given.check or given.dry_run)
+            if stale:
+                LOGGER.warning("ignoring %s: left by a launcher that is gone", ", ".join(stale))
             config = load_config(given.config, given.set)
             overlay = pipeline_folder(config) / SEARCH_STAGE / "best.yaml"
             if takes_search_result and overlay.is_file():
@@ -65,6 +70,7 @@ def run_stage(
             if given.dry_run:
                 sys.stdout.write(f"{dump_yaml(config)}\n{describe_plan(stage, config)}\n")
                 return
+            check_wandb(config)
             check_devices(config, beside=stage != GRPO_STAGE)
             if stage == GRPO_STAGE:
                 check_card(config)

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
@@ -17,7 +16,7 @@ from src.config.loading import ROOT, ConfigError
 from src.config.schema import Config
 from src.run.processes import launched_sharding, training_device
 from src.training.attention import MODEL_TYPES, PACKED
-from src.training.checkpoints import DamagedCheckpointError, verify_checkpoint
+from src.training.model_files import check_checkpoint, looks_like_hub_id, missing_folder
 
 LOGGER = logging.getLogger(__name__)
 # Names by which model configurations multiply the output layer's logits.
@@ -34,40 +33,9 @@ def resolve_model(path: str) -> str:
         if folder.is_dir():
             check_checkpoint(folder)
             return str(folder.resolve())
-    looks_like_hub_id = path.count("/") == 1 and not path.startswith((".", "/", "assets/"))
-    if not looks_like_hub_id:
-        raise ConfigError(
-            f"model.path: {path}: no such folder; run the stage that writes it first, or give a "
-            "hub id such as Qwen/Qwen2.5-Math-1.5B"
-        )
+    if not looks_like_hub_id(path):
+        raise ConfigError(missing_folder(path))
     return path
-
-
-def check_checkpoint(folder: Path) -> None:
-    """Check that a model folder is whole, by its recorded hashes where it has them.
-
-    Raises:
-        ConfigError: naming the missing or damaged file.
-    """
-    try:
-        verify_checkpoint(folder)
-    except DamagedCheckpointError as error:
-        raise ConfigError(str(error)) from None
-    for name in ("config.json", "tokenizer_config.json"):
-        if not (folder / name).is_file():
-            raise ConfigError(f"{folder}: {name} is missing; this is not a complete checkpoint")
-    shards = sorted(folder.glob("*.safetensors"))
-    if not shards:
-        raise ConfigError(f"{folder}: no *.safetensors file; this is not a complete checkpoint")
-    for shard in shards:
-        try:
-            with safe_open(shard, framework="pt") as tensors:
-                list(tensors.keys())
-        except (SafetensorError, OSError) as error:
-            raise ConfigError(
-                f"{shard}: damaged or cut short ({error}); write this checkpoint again or use "
-                "another"
-            ) from None
 
 
 def load_tokenizer(path: str, config: Config) -> PreTrainedTokenizerBase:

@@ -64,7 +64,7 @@ def test_completions_are_graded_with_their_format(tmp_path, capsys):
     ("content", "options", "message"),
     [
         ('{"gold": 1', [], "rows.jsonl:1: not valid JSON"),
-        ("[1]\n", [], "expected an object"),
+        ('{"gold": 1}\n[1]\n', [], "rows.jsonl:2: expected an object"),
         ("", [], "no rows"),
         ('{"a": 1}\n', [], "name theirs with --gold-key"),
         ('{"gold": 1}\n', [], "name theirs with --answer-key"),

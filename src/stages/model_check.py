@@ -1,0 +1,93 @@
+"""Whether a model can start with a configuration, said before a process or an engine does."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from huggingface_hub import hf_hub_download
+
+from src.config.loading import ConfigError
+from src.config.schema import Config
+from src.data.prompts import PLACEHOLDER, load_prompt
+from src.run.processes import is_main_process
+from src.training.model_files import (
+    check_weights,
+    context_tokens,
+    embedding_rows,
+    read_model_config,
+)
+from src.training.policy import load_tokenizer
+
+LOGGER = logging.getLogger(__name__)
+
+
+def check_model(model: str, config: Config) -> None:
+    """Check context, tokenizer and weights of a model.
+
+    Args:
+        model: as `resolve_model` returns it.
+
+    Raises:
+        ConfigError: naming what does not fit, and the setting or the file to change.
+    """
+    local = Path(model).is_dir()
+    folder = Path(model) if local else _hub_folder(model)
+    shape = read_model_config(folder)
+    _check_context(model, context_tokens(shape), config)
+    try:
+        tokenizer = load_tokenizer(model, config)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(
+            f"model.path: {model}: its tokenizer cannot be read ({type(error).__name__}: {reason})"
+            "; copy the tokenizer's files again"
+        ) from None
+    rows = embedding_rows(folder) or (shape.get("text_config") or shape).get("vocab_size")
+    largest = max(tokenizer.get_vocab().values())
+    if rows is not None and largest >= rows:
+        raise ConfigError(
+            f"model.path: {model}: the tokenizer knows tokens up to {largest:,}, and the weights "
+            f"have vectors for {rows:,}; the two are not of one model: copy the tokenizer's files "
+            "from where the weights come from"
+        )
+    text = load_prompt(config.data.prompt).text.replace(PLACEHOLDER, "")
+    _check_prompt(len(tokenizer(text, add_special_tokens=False)["input_ids"]), config)
+    if local and is_main_process():
+        LOGGER.info("model: reading the weights of %s once, for NaN", model)
+        check_weights(folder)
+
+
+def _hub_folder(model: str) -> Path:
+    """Return where the hub's client keeps a model's configuration; fetches it if need be."""
+    try:
+        return Path(hf_hub_download(model, "config.json")).parent
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ConfigError(
+            f"model.path: {model}: neither a folder here nor to be had from the hub "
+            f"({type(error).__name__}: {reason}); check the name and the connection, or give a "
+            "folder"
+        ) from None
+
+
+def _check_context(model: str, longest: int | None, config: Config) -> None:
+    wanted = config.engine.max_model_tokens
+    if longest is not None and wanted > longest:
+        raise ConfigError(
+            f"engine.max_model_tokens: {wanted} is more than the {longest} tokens of context that "
+            f"{model} has; use --set engine.max_model_tokens={longest} (and lower "
+            "sampling.max_completion_tokens if it does not fit)"
+        )
+
+
+def _check_prompt(prompt_tokens: int, config: Config) -> None:
+    room, new = config.engine.max_model_tokens, config.sampling.max_completion_tokens
+    if prompt_tokens + new >= room:
+        raise ConfigError(
+            f"engine.max_model_tokens: {room} cannot hold the prompt {config.data.prompt} "
+            f"({prompt_tokens} tokens before any problem) and a completion of "
+            f"sampling.max_completion_tokens = {new}; raise the one or lower the other"
+        )
