@@ -11,7 +11,9 @@ from src.config.schema import Config
 from src.run import processes
 from src.run.processes import (
     check_devices,
+    check_wandb,
     evaluation_device,
+    forget_stale_launch,
     prepare_main_process,
     training_device,
     visible_gpus,
@@ -152,3 +154,68 @@ def test_several_trainers_and_an_evaluation_worker_share_no_gpu(machine, evaluat
     check_devices(config, beside=False)  # step 3 has its engine inside the trainer
     machine(3, None, launched=2)
     check_devices(configured())
+
+
+LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+@pytest.fixture
+def launch(monkeypatch):
+    """Set what a launcher sets, and nothing else of its."""
+
+    def say(**values: str) -> None:
+        for name in LAUNCHED:
+            monkeypatch.delenv(name, raising=False)
+        for name, value in values.items():
+            monkeypatch.setenv(name, value)
+
+    return say
+
+
+@pytest.mark.parametrize(
+    ("values", "planning", "kept"),
+    [
+        ({}, False, 1),
+        ({"RANK": "3", "WORLD_SIZE": "4"}, False, 1),
+        ({"RANK": "3", "WORLD_SIZE": "4"}, True, 1),
+        ({"RANK": "x"}, False, 1),
+        ({"LOCAL_RANK": "1"}, False, 1),
+        ({"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4"}, False, 1),
+        ({"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4"}, True, 4),  # launch_trl.sh asks for a plan
+        ({"RANK": "3", "WORLD_SIZE": "4", "MASTER_ADDR": "127.0.0.1"}, False, 4),
+    ],
+)
+def test_what_a_launcher_left_is_forgotten(launch, values, planning, kept):
+    launch(**values)
+    forgotten = forget_stale_launch(planning=planning)
+    assert set(forgotten) == (set(values) if kept == 1 else set())
+    assert processes.process_count() == kept
+    assert processes.process_rank() == (3 if kept == 4 and "RANK" in values else 0)
+
+
+@pytest.mark.parametrize("rank", ["4", "x", "-1"])
+def test_a_rank_that_no_launcher_gives_is_refused(launch, rank):
+    launch(RANK=rank, WORLD_SIZE="4", MASTER_ADDR="127.0.0.1")
+    with pytest.raises(ConfigError, match=f"RANK={rank} with WORLD_SIZE=4 .*unset RANK WORLD_SIZE"):
+        forget_stale_launch(planning=False)
+
+
+def test_online_wants_a_key(monkeypatch, tmp_path):
+    netrc = tmp_path / "netrc"
+    monkeypatch.setenv("NETRC", str(netrc))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("WANDB_MODE", "online")
+    auto = with_values(Config(), {"wandb.mode": "auto"})
+    with pytest.raises(ConfigError, match="WANDB_MODE=online, and no key is set"):
+        check_wandb(auto)
+    with pytest.raises(ConfigError, match=r"wandb\.mode=online, and no key is set"):
+        check_wandb(with_values(Config(), {"wandb.mode": "online"}))
+    monkeypatch.setenv("WANDB_MODE", "offlin")
+    with pytest.raises(ConfigError, match="WANDB_MODE=offlin: expected one of online, offline"):
+        check_wandb(auto)
+    for mode in ("offline", "disabled"):
+        monkeypatch.setenv("WANDB_MODE", mode)
+        check_wandb(auto)
+    monkeypatch.setenv("WANDB_MODE", "online")
+    netrc.write_text("machine api.wandb.ai login user password x\n")
+    check_wandb(auto)
