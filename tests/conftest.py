@@ -107,4 +107,4 @@ class Pipeline:
         """Rows of the stage's metrics; those of all trials where it has trials."""
         folder = self.folder / stage
         files = sorted(folder.glob("trials/*/metrics.jsonl")) or [folder / "metrics.jsonl"]
-        return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+        return [json.loads(line) for file in files for line in file.read_text().split("\n")[:-1]]

@@ -88,5 +88,5 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # the text's, or of bytes that are none
         raise ValueError(f"{path}: not valid JSON ({error}); the file is damaged") from None

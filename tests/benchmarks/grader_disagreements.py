@@ -8,7 +8,6 @@ read; what was found stands in utils/grading/README.md.
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from collections import Counter
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from math_verify import parse, verify
 
+from src.run.files import read_jsonl
 from utils.drgrpo_grader import grade
 
 SHOWN = 200
@@ -27,8 +27,7 @@ def main(files: list[Path]) -> None:
     seen: set[tuple[str, str]] = set()
     shown = 0
     for file in files:
-        for line in file.read_text(encoding="utf-8").splitlines():
-            row = json.loads(line)
+        for row in read_jsonl(file):
             found = grade(row["completion"], row["reference"])
             if found.outcome == "format_failure" or found.answer is None:
                 continue

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -16,6 +15,7 @@ from src.data.prompts import load_prompt
 from src.engine.weight_probe import measure_probe, write_probe
 from src.eval_worker import EngineStartError, EvaluationError, EvalWorker
 from src.evaluation.evaluation import EvalTask
+from src.run.files import read_jsonl
 from src.sft.examples import build_examples
 from src.sft.rows import rows_from_problems
 from src.training.batching import pack
@@ -120,7 +120,7 @@ def test_completions_are_written_in_order_with_every_sample(worker, trained, tas
     file = tmp_path / "completions.jsonl"
     worker.define(replace(tasks["many"], split="written", completions_file=file))
     worker.evaluate(trained, "written")
-    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    rows = read_jsonl(file)
     wanted = [(problem.unique_id, n) for problem in tasks["many"].problems for n in range(4)]
     assert [(row["unique_id"], row["sample"]) for row in rows] == wanted
     assert len({row["completion"] for row in rows[:4]}) > 1

@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from src.run.files import read_jsonl
 from tests.benchmarks.gpu_sft import QWEN_1_5B, SMALLEST
 from tests.benchmarks.processes import training_process
 from tests.gpu.checks import Found, Skipped
@@ -58,7 +59,7 @@ def run(command: Sequence[str]) -> str:
 def rows_of(folder: str, stage: str) -> list[dict[str, Any]]:
     """Return the metrics that a stage logged."""
     file = Path(folder) / "check" / stage / "metrics.jsonl"
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    return read_jsonl(file)
 
 
 def outcome_of(folder: str, stage: str) -> dict[str, Any]:

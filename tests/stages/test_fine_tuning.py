@@ -11,6 +11,7 @@ import time
 import pytest
 from safetensors.torch import load_file
 
+from src.run.files import read_jsonl
 from tests.conftest import ROOT, run_script, small_overrides
 
 pytestmark = pytest.mark.engine
@@ -18,7 +19,7 @@ SCRIPT = ("step2_sft/step2_sft.py", "--config", "config/tiny/sft_config.yaml")
 
 
 def losses(folder):
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    rows = read_jsonl(folder / "metrics.jsonl")
     return [(row["step"], row["train/loss"]) for row in rows if "train/loss" in row]
 
 

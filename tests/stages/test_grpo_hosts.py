@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from src.run.files import read_jsonl
 from tests.conftest import ROOT
 
 STEPS, SAVED, KILLED_AFTER = 6, 2, 3
@@ -47,7 +47,7 @@ def figures(output: Path) -> dict[int, dict]:
     file = output / "hosts" / "step3_GRPO" / "metrics.jsonl"
     if not file.exists():
         return {}
-    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    rows = read_jsonl(file)
     return {row["step"]: row for row in rows if "train/loss" in row}
 
 

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from src.report.report import write_report
+from src.run.files import read_jsonl
 from tests.conftest import TINY_BASE, run_script
 
 pytestmark = pytest.mark.engine
@@ -49,7 +50,7 @@ def test_each_stage_explains_itself(pipeline_run, stage):
 
 def test_completions_are_all_written_and_add_up(pipeline_run):
     for stage in ("step0_baseline", "step2_sft", "step3_GRPO"):
-        lines = (pipeline_run.folder / stage / "completions.jsonl").read_text().splitlines()
+        lines = (pipeline_run.folder / stage / "completions.jsonl").read_text().split("\n")[:-1]
         rows = [json.loads(line) for line in lines]
         assert len({row["unique_id"] for row in rows}) == 48
         correct = sum(row["outcome"] == "correct" for row in rows)
@@ -64,7 +65,7 @@ def test_step_0_asks_in_other_ways_too(pipeline_run):
     assert variants["question_only"]["prompt_sha256"] != outcome["prompt_sha256"]
     for name, figures in variants.items():
         file = pipeline_run.folder / "step0_baseline" / f"completions-{name}.jsonl"
-        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        rows = read_jsonl(file)
         assert len(rows) == figures["n"] == 48
         assert {row["form"] for row in rows} == {"tags" if name == "few_shot" else "boxed"}
         assert figures["outcomes"]["correct"] <= sum(row["found"] for row in rows)
@@ -144,7 +145,7 @@ def test_grpo_logs_true_truncation_and_agreeing_engines(pipeline_run):
     for row in rows:
         assert row["grpo/importance_ratio"] == pytest.approx(1.0, abs=0.05)
         assert row["grpo/logprob_gap"] < 0.02
-    lines = (pipeline_run.folder / "step3_GRPO" / "groups.jsonl").read_text().splitlines()
+    lines = (pipeline_run.folder / "step3_GRPO" / "groups.jsonl").read_text().split("\n")[:-1]
     groups = [json.loads(line) for line in lines]
     assert len(groups) == 3 * 4
     for step in (1, 2, 3):
@@ -177,7 +178,7 @@ def test_grpo_resumes_where_it_was(pipeline_run, tmp_path):
     (stage / "config.yaml").write_text(config)
     done = run_script_launcher(stage / "config.yaml")
     assert done.returncode == 0, done.stderr[-3000:]
-    lines = (stage / "metrics.jsonl").read_text().splitlines()
+    lines = (stage / "metrics.jsonl").read_text().split("\n")[:-1]
     steps = [row["step"] for row in map(json.loads, lines) if "grpo/reward" in row]
     assert steps == [1, 2, 3, 4]
     wandb_id = (stage / "wandb-small-step3_GRPO.id").read_text()

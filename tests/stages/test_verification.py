@@ -12,6 +12,7 @@ from src.config.loading import load_config
 from src.data.problems import load_problems
 from src.data.prompts import load_prompt
 from src.report.verification import verify_run
+from src.run.files import read_jsonl
 from src.sft.rows import training_rows
 from tests.conftest import run_script
 
@@ -63,7 +64,7 @@ def test_an_edited_table_is_found(run):
 
 def test_an_edited_grade_is_found(run):
     file = run / "step3_GRPO" / "completions.jsonl"
-    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    rows = read_jsonl(file)
     wrong = next(row for row in rows if row["outcome"] != "correct")
     wrong["outcome"] = "correct"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -74,7 +75,7 @@ def test_an_edited_grade_is_found(run):
 
 def test_a_completion_file_cut_short_is_found(run):
     file = run / "step0_baseline" / "completions.jsonl"
-    file.write_text("".join(file.read_text().splitlines(keepends=True)[:-5]))
+    file.write_text(file.read_text().rsplit("\n", 6)[0] + "\n")
     found = "\n".join(verify_run(run))
     assert "step0_baseline: completions.jsonl: not the 48 problems" in found
     file.write_text(file.read_text()[:-20])

@@ -14,12 +14,12 @@ import stat
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from utils.data.hashing import file_sha256
 from utils.data.json_lines import DataError, parse_line
 
-_OPENERS: dict[bytes, Callable[[Path], IO[bytes]]] = {
+_OPENERS: dict[bytes, Callable[..., Any]] = {
     b"\x1f\x8b": gzip.open,
     b"BZh": bz2.open,
     b"\xfd7zXZ\x00": lzma.open,

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from src.run.files import read_jsonl
 from utils.grade import main
 
 ROWS = [
@@ -41,7 +42,7 @@ def test_a_labelled_file(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "agreement 3/4 = 0.7500" in printed
     assert "labelled True, wrong_answer" in printed
-    grades = [json.loads(line) for line in output.read_text().splitlines()]
+    grades = read_jsonl(output)
     assert [grade["outcome"] for grade in grades] == [
         "correct", "wrong_answer", "correct", "wrong_answer",
     ]  # fmt: skip

@@ -216,7 +216,7 @@ def test_traces_are_drawn_once_and_taken_again(task):
 def test_traces_that_are_not_whole_are_drawn_again(task, damaged):
     worker, file = FakeWorker(), task.completions_file
     draw_traces(worker, CHECKPOINT, task)
-    file.write_text("".join(damaged(file.read_text().splitlines(keepends=True))))
+    file.write_text("".join(damaged([line + "\n" for line in file.read_text().split("\n")[:-1]])))
     assert {row["completion"] for row in draw_traces(worker, CHECKPOINT, task)} == {" drawn 2"}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import random
 import time
@@ -12,6 +11,7 @@ import torch
 
 from src.config.training import TrainConfig
 from src.data.prompts import load_prompt
+from src.run.files import read_jsonl
 from src.run.metrics import JsonlSink, MetricLog
 from src.sft.examples import build_examples
 from src.sft.rows import rows_from_problems
@@ -303,7 +303,7 @@ def _lines(folder):
 
 
 def _losses(folder):
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    rows = read_jsonl(folder / "metrics.jsonl")
     return [(row["step"], row["train/loss"]) for row in rows if "train/loss" in row]
 
 
