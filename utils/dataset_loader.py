@@ -240,7 +240,7 @@ def _level(value: Any) -> int | None:
     >>> _level("Level 3")
     3
     """
-    found = re.search(r"\d+", str(value)) if value is not None else None
+    found = re.search(r"\d{1,9}", str(value)) if value is not None else None
     return int(found.group()) if found else None
 
 
