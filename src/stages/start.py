@@ -53,11 +53,11 @@ def run_stage(
     signal with one line and 128 + its number.
     """
     given = _parse_arguments(default_config, description, arguments)
-    _log_to_terminal()
     run: Run | None = None
     with stoppable(lambda: _goes_on(run)):
         try:
             stale = forget_stale_launch(planning=given.check or given.dry_run)
+            _log_to_terminal()
             if stale:
                 LOGGER.warning("ignoring %s: left by a launcher that is gone", ", ".join(stale))
             config = load_config(given.config, given.set)
