@@ -6,8 +6,9 @@
 
 A file holds one JSON object a line (compressed or not), or is Parquet. Where it has responses
 (`--response-key`, with the r1_zero tags) the format is graded too; else `--answer-key` names the
-bare answers. With labels (true, false, 1, 0) a confusion table and every disagreement are printed.
-`--output` writes the grades as JSONL.
+bare answers. Where it has the problem's text, an answer that only echoes it is wrong. With labels
+(true, false, 1, 0) a confusion table and every disagreement are printed. `--output` writes the
+grades as JSONL.
 Exit code 0 for a correct answer or a graded file, 1 for an answer that is not correct, 2 for bad
 input.
 """
@@ -62,11 +63,13 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("file", nargs="?", type=Path, help="JSONL file to grade")
     parser.add_argument("--gold", help="reference answer, or a solution with \\boxed{}")
     parser.add_argument("--answer", help="answer to grade")
+    parser.add_argument("--problem", help="its text: an answer that only echoes it is wrong")
     parser.add_argument("--explain", action="store_true", help="print each step of the comparison")
     parser.add_argument("--patient", action="store_true", help="the grader's fast=False")
     parser.add_argument("--gold-key", help="default: reference, gold or answer")
     parser.add_argument("--response-key", help="default: completion or response, if there")
     parser.add_argument("--answer-key", help="default: pred or answer, if there are no responses")
+    parser.add_argument("--problem-key", help="default: prompt or problem, if there")
     parser.add_argument("--label-key", help="default: equal or label, if there")
     parser.add_argument("--output", type=Path, help="write each row's grade to this JSONL file")
     parser.add_argument("--children", type=int, default=2, help="symbolic processes (default: 2)")
@@ -79,7 +82,9 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 def _grade_one(given: argparse.Namespace) -> int:
     """Grade one bare answer and print the outcome."""
     response = tagged(given.answer)
-    (grade,) = grade_batch([response], [given.gold], fast=not given.patient)
+    (grade,) = grade_batch(
+        [response], [given.gold], fast=not given.patient, problems=[given.problem]
+    )
     reason = f": {grade.reason}" if grade.reason else ""
     sys.stdout.write(f"{grade.outcome} ({grade.stage}){reason}\n")
     if given.explain:
@@ -108,8 +113,13 @@ def _grade_file(given: argparse.Namespace) -> int:
     labels = [_label(row[label_key], i) for i, row in enumerate(rows, 1)] if label_key else []
     if given.output and not given.output.parent.is_dir():
         raise ValueError(f"--output {given.output}: there is no folder {given.output.parent}")
+    problem_key = _key(rows, given.problem_key, ("prompt", "problem"), None)
     grades = grade_batch(
-        responses, [row[gold_key] for row in rows], fast=not given.patient, on_progress=_progress
+        responses,
+        [row[gold_key] for row in rows],
+        fast=not given.patient,
+        problems=[str(row[problem_key]) for row in rows] if problem_key else None,
+        on_progress=_progress,
     )
     if given.output:  # before anything is printed: the reader of a pipe may leave at any line
         lines = (json.dumps(row | _fields(grade)) for row, grade in zip(rows, grades, strict=True))

@@ -13,7 +13,9 @@ from src.evaluation.figures import EvalReport, summarise
 from src.evaluation.rows import grade_rows
 from src.run.files import read_jsonl
 
-_NEEDED = ("unique_id", "completion", "reference", "form", "truncated", "tokens", "outcome")
+_NEEDED = (
+    *("unique_id", "problem", "completion", "reference", "form", "truncated", "tokens", "outcome"),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,18 +23,23 @@ def grade_rows(rows: Sequence[Row], *, fast: bool = True) -> list[Row]:
     """Return completions of one prompt with their grades, whatever grades they had.
 
     Args:
-        rows: with `completion`, `reference`, `truncated` and `form`, where the prompt asks for the
-            answer.
+        rows: with `problem`, `completion`, `reference`, `truncated` and `form`, where the prompt
+            asks for the answer.
     """
     if not rows:
         return []
     form = rows[0]["form"]
     texts = [row["completion"] for row in rows]
     references = [row["reference"] for row in rows]
-    grades = grade_batch(texts, references, fast, form=form)
+    problems = [row["problem"] for row in rows]
+    grades = grade_batch(texts, references, fast, form=form, problems=problems)
     malformed = [i for i, grade in enumerate(grades) if grade.outcome == "format_failure"]
     anywhere = grade_batch(
-        [texts[i] for i in malformed], [references[i] for i in malformed], fast, form="anywhere"
+        [texts[i] for i in malformed],
+        [references[i] for i in malformed],
+        fast,
+        form="anywhere",
+        problems=[problems[i] for i in malformed],
     )
     found = [grade.outcome == "correct" for grade in grades]
     for index, grade in zip(malformed, anywhere, strict=True):

@@ -19,6 +19,8 @@ class RolloutProblem:
     prompt_ids: list[int]
     answer: str
     level: int | None
+    problem: str
+    """Its text alone, which the grader reads."""
 
 
 class ProblemStream:

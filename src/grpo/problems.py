@@ -84,6 +84,7 @@ def problem_stream(
             _prompt_ids(problem, prompt, tokenizer),
             problem.answer,
             problem.level,
+            problem.problem,
         )
         for problem in problems
     ]

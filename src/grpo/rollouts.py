@@ -132,8 +132,8 @@ class GroupDrawer:
         self._ended += 1
         if len(group.rollouts) == self._drawing.group_size:
             texts = [group.rollouts[i].text for i in range(self._drawing.group_size)]
-            answers = [group.problem.answer] * len(texts)
-            self._grading.append((self._ended, group, grader.submit(grade_batch, texts, answers)))
+            grades = grader.submit(_grades, texts, group.problem)
+            self._grading.append((self._ended, group, grades))
 
     def _take_grades(self, until: int) -> None:
         """Wait for the grades of groups that ended by then; start a group for each dull one."""
@@ -156,3 +156,9 @@ class GroupDrawer:
             [group for group in self._groups if group.place in kept],
             [group for group in self._groups if group.place not in kept],
         )
+
+
+def _grades(texts: list[str], problem: RolloutProblem) -> list[Grade]:
+    """Grade a group's completions of one problem."""
+    count = len(texts)
+    return grade_batch(texts, [problem.answer] * count, problems=[problem.problem] * count)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from utils.grading import normal_form, structure
+from utils.grading.echo import ECHOED_PROBLEM
 from utils.grading.equality import is_scorable
 from utils.grading.outcome import Grade
 
@@ -22,6 +23,7 @@ FAULTS = {
     "empty_or_open_box": "box empty or never closed",
     "empty_answer": "empty answer",
     "unparseable_answer": "answer cannot be read",
+    "echoed_problem": "the problem's expression, not worked out",
     "several_answers": "several answers where one is asked for",
     "wrong_value": "another value",
     "unscorable": "could not be compared",
@@ -58,6 +60,8 @@ def fault_of(
         return "unscorable"
     if grade.outcome == "format_failure":
         return "right_answer_wrong_place" if found else grade.reason
+    if grade.reason == ECHOED_PROBLEM:
+        return ECHOED_PROBLEM
     return _answer_fault(grade.answer or "", reference)
 
 

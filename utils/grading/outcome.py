@@ -13,7 +13,8 @@ class Grade:
     """Outcome for one response; `reason` says why it is not correct, `stage` what decided.
 
     Stages: `format`, `reference` (it states nothing), and those of `utils.grading.equality`:
-    `guard` (caps on size), `text`, `exact`, `structure`, `numeric`, `symbolic`.
+    `guard` (caps on size), `text`, `exact`, `structure`, `numeric`, `symbolic`; `echo` where an
+    equal answer only repeats the problem (`utils.grading.echo`).
     """
 
     outcome: Outcome

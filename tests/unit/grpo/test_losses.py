@@ -81,7 +81,7 @@ def build(
     model.set_attn_implementation(attention)
     ids = tokenizer("What is $2-1$?", add_special_tokens=False)["input_ids"]
     longer = tokenizer("What is two minus one, in digits?", add_special_tokens=False)["input_ids"]
-    rows = [RolloutProblem(f"p{i}", "", row, "1", 1) for i, row in enumerate((ids, longer))]
+    rows = [RolloutProblem(f"p{i}", "", row, "1", 1, "") for i, row in enumerate((ids, longer))]
     trainer = PolicyTrainer(
         RolloutSource(ProblemStream(rows, seed=0), config),
         config,

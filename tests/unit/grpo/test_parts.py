@@ -45,7 +45,7 @@ def test_rewards_of_each_outcome():
 
 
 def problems(count: int) -> list[RolloutProblem]:
-    return [RolloutProblem(f"p{i}", "", [i], "1", level=1 + i % 5) for i in range(count)]
+    return [RolloutProblem(f"p{i}", "", [i], "1", 1 + i % 5, "") for i in range(count)]
 
 
 def test_each_pass_of_the_stream_is_a_fresh_permutation():

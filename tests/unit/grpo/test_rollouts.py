@@ -62,7 +62,7 @@ def grader(monkeypatch):
     """A grader that takes a random time."""
     lock = threading.Lock()
 
-    def grade(texts: list[str], answers: list[str]) -> list[Grade]:
+    def grade(texts: list[str], answers: list[str], problems: list[str]) -> list[Grade]:
         with lock:
             time.sleep(random.random() * 0.002)
         return [Grade(outcome_of(text), None, "", "text") for text in texts]
@@ -71,7 +71,7 @@ def grader(monkeypatch):
 
 
 def problem(number: int) -> RolloutProblem:
-    return RolloutProblem(f"p{number}", f"prompt {number}", [number], "1", level=number % 5)
+    return RolloutProblem(f"p{number}", f"prompt {number}", [number], "1", number % 5, "")
 
 
 def draw(order: int, wanted: int, limit: int, pool: FakePool | None = None):
