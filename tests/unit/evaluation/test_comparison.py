@@ -227,3 +227,14 @@ def test_prompts_by_name_and_with_worked_examples():
 
 def test_the_worked_examples_hold():
     assert doctest.testmod(evaluate_model).failed == 0
+
+
+def test_an_echo_is_a_fault_of_its_own_and_grades_so_again(tmp_path):
+    texts = ["x</think> <answer>2+3</answer>", "x</think> <answer>5</answer>"]
+    rows = [row(i, t) | {"problem": "What is $2+3$?", "reference": "5"}
+            for i, t in enumerate(texts)]  # fmt: skip
+    file = tmp_path / "completions.jsonl"
+    write_jsonl_atomic(file, grade_rows(rows))
+    again = regrade(file)
+    assert not again.changed
+    assert again.before.faults == again.after.faults == {"echoed_problem": 1}

@@ -108,3 +108,15 @@ def test_a_reader_that_leaves_takes_no_grades_along(tmp_path):
     assert grading.stderr.read() == ""
     assert grading.wait() == 0
     assert (tmp_path / "out").read_text().count("\n") == 2000
+
+
+def test_a_problem_column_tells_echoes(tmp_path, capsys):
+    rows = [{"problem": "What is $2+3$?", "gold": "5", "pred": answer} for answer in ("2+3", "5")]
+    output = tmp_path / "grades.jsonl"
+    assert main([write(tmp_path / "rows.jsonl", rows), "--output", str(output)]) == 0
+    reasons = [json.loads(line)["reason"] for line in output.read_text().splitlines()]
+    assert reasons == ["echoed_problem", ""]
+    given = ["--gold", "5", "--answer", "2+3"]
+    assert main([*given, "--problem", "What is $2+3$?"]) == 1
+    assert main(given) == 0
+    assert "wrong_answer (echo): echoed_problem" in capsys.readouterr().out

@@ -219,3 +219,9 @@ def test_figures_of_a_step():
     assert values["grpo/reward/accuracy"] == pytest.approx(sum(scorable) / len(scorable))
     dull = [not group.informative for group in groups]
     assert values["grpo/zero_variance_rate"] == sum(dull) / len(dull)
+
+
+def test_the_problem_echoed_back_earns_no_reward():
+    asked = RolloutProblem("p", "prompt", [1], "5", 1, "What is $2+3$?")
+    texts = [f"x</think> <answer>{answer}</answer>" for answer in ("2+3", "5", "3 + 2")]
+    assert [found.reward for found in src.grpo.rollouts._grades(texts, asked)] == [0.0, 1.0, 0.0]
