@@ -157,7 +157,7 @@ def report(config: Config) -> int:
 
 def verify(folder: Path) -> int:
     """Say what in a finished run does not match; return 1 if anything does not, 2 without a run."""
-    from src.report.verification import verify_run
+    from src.report.verification import uncovered, verify_run
 
     try:
         mismatches = verify_run(folder)
@@ -166,6 +166,7 @@ def verify(folder: Path) -> int:
         return 2
     for line in mismatches:
         LOGGER.error("%s", line)
+    LOGGER.info("not covered: %s", ", ".join(uncovered(folder)) or "nothing")
     LOGGER.info("%s: %s", folder, f"{len(mismatches)} mismatches" if mismatches else "all holds")
     return int(bool(mismatches))
 

@@ -253,12 +253,13 @@ class SftTrainer:
         def save() -> None:
             self._store.save(step, seen, write, state if self._resumable else None)
 
-        checkpoint = self._store.place(step, seen)
-        if self._parallel.rank == 0:
-            self._writing.append((checkpoint, writer.submit(save)))
+        # Logged first: with the checkpoint on disk, a killed run would not come here again.
         self._metrics.log({"system/save_s": time.perf_counter() - started}, step=step)
         if self._held_out:
             self._metrics.log({"validation/entropy": self.entropy(self._held_out)}, step=step)
+        checkpoint = self._store.place(step, seen)
+        if self._parallel.rank == 0:
+            self._writing.append((checkpoint, writer.submit(save)))
 
     def _written(self, *, wait: bool) -> Iterator[Checkpoint | None]:
         while self._writing and (wait or self._writing[0][1].done()):

@@ -5,13 +5,12 @@ Those of an evaluation that still runs are kept too, so that one killed can go o
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from src.run.files import append_jsonl, write_jsonl_atomic
+from src.run.files import append_jsonl, drop_torn_line, read_jsonl, write_jsonl_atomic
 from utils.drgrpo_grader import grade_batch
 from utils.grading.faults import fault_of
 from utils.grading.outcome import Grade
@@ -88,7 +87,8 @@ class PartialRows:
         """Return the rows that an interrupted evaluation of the same thing left behind."""
         if self._file is None:
             return []
-        head, *rows = _whole_lines(self._partial) or [{}]
+        drop_torn_line(self._partial)
+        head, *rows = (self._partial.is_file() and read_jsonl(self._partial)) or [{}]
         rows = rows if head == self._identity else []
         if rows:
             LOGGER.info("%s: going on after %d completions", self._file, len(rows))
@@ -112,10 +112,3 @@ class PartialRows:
     def _partial(self) -> Path:
         assert self._file is not None
         return self._file.with_name(f"{self._file.name}.partial{self._share}")
-
-
-def _whole_lines(file: Path) -> list[Row]:
-    """Read the lines that were written whole; the last one of a killed run may not be."""
-    if not file.is_file():
-        return []
-    return [json.loads(line) for line in file.read_bytes().split(b"\n")[:-1]]

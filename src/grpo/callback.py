@@ -132,8 +132,9 @@ class StageCallback(TrainerCallback):
             return
         folder = Path(str(args.output_dir))
         newest = folder / f"checkpoint-{state.global_step}"
-        write_json_atomic(newest / _CURSOR, {"cursor": self.trainer.source.cursor})
+        # Logged first: from a whole state training goes on behind this step.
         self.metrics.log({"system/saved_states": 1.0}, step=state.global_step)
+        write_json_atomic(newest / _CURSOR, {"cursor": self.trainer.source.cursor})
         for older in folder.glob("checkpoint-*"):
             if older != newest:
                 shutil.rmtree(older)

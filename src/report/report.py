@@ -6,6 +6,7 @@ writes `report.json`, `report.md`, `report.png` and `report.html` beside them.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ from src.report.rehearsal import HEADER as COUNTS
 from src.report.rehearsal import build_rehearsal, cells, show_rehearsal
 from src.report.search import describe_search
 from src.run.directory import SEARCH_STAGE
-from src.run.files import read_json, write_bytes_atomic, write_json_atomic, write_text_atomic
+from src.run.file_list import OUTCOME
+from src.run.files import read_record, write_bytes_atomic, write_json_atomic, write_text_atomic
 from src.run.tables import interval, percent
+from utils.data.hashing import file_sha256
 
 STAGES = ("step0_baseline", SEARCH_STAGE, "step2_sft", "step3_GRPO")
 Record = dict[str, Any]
@@ -49,12 +52,14 @@ def write_report(run_folder: Path) -> Path:
     report = build_report(run_folder, outcomes)
     text = render_markdown(report, outcomes, run_folder.name)
     figure = draw_run(_evaluated(report), run_folder, rehearsal="rehearsal" in report)
-    write_bytes_atomic(run_folder / "report.png", figure)
-    write_text_atomic(run_folder / "report.md", text)
     gain = "".join(_describe_gain(report["whole_gain"]))
     page = render_page(report, outcomes, run_folder, gain)
-    write_text_atomic(run_folder / "report.html", page)
-    write_json_atomic(run_folder / "report.json", report)
+    write_text_atomic(run_folder / "report.md", text)
+    drawn = {"report.png": figure, "report.html": page.encode("utf-8")}
+    for name, content in drawn.items():
+        write_bytes_atomic(run_folder / name, content)
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in drawn.items()}
+    write_json_atomic(run_folder / "report.json", {**report, "sha256": hashes})
     return run_folder / "report.json"
 
 
@@ -84,8 +89,8 @@ def _aligned(rows: Sequence[Sequence[str]], text_columns: int = 1) -> list[str]:
 
 def read_outcomes(run_folder: Path) -> dict[str, Record]:
     """Return each finished stage's outcome, in pipeline order."""
-    files = {stage: run_folder / stage / "outcome.json" for stage in STAGES}
-    outcomes = {stage: read_json(file) for stage, file in files.items() if file.is_file()}
+    files = {stage: run_folder / stage / OUTCOME for stage in STAGES}
+    outcomes = {stage: read_record(file) for stage, file in files.items() if file.is_file()}
     if not outcomes:
         raise ValueError(
             f"{run_folder} holds no finished stage, expected <stage>/outcome.json for one of "
@@ -118,6 +123,8 @@ def build_report(run_folder: Path, outcomes: Mapping[str, Record]) -> Record:
     for stage, outcome in outcomes.items():
         keys = _SEARCH_KEYS if stage == SEARCH_STAGE else _SCORED_KEYS
         entry = {key: outcome[key] for key in keys}
+        # With it all files of the stage: it states the hash of their list.
+        entry["outcome_sha256"] = file_sha256(run_folder / stage / OUTCOME)
         if stage != SEARCH_STAGE:
             before = scored[previous] if previous else None
             entry["improvement"] = before and _in_points(_difference(before, scored[stage]))

@@ -1,7 +1,8 @@
 """Derive every figure of a finished run again from its completions and files; say what differs.
 
 Nothing is believed that can be recomputed: completions are graded again, figures counted again,
-intervals and comparisons made again, files hashed again.
+intervals and comparisons made again, files hashed again. Damage of any kind is a line, never a
+traceback.
 """
 
 from __future__ import annotations
@@ -16,13 +17,20 @@ from src.data.problems import load_problems
 from src.data.prompts import load_prompt
 from src.data.summary import summarise_data
 from src.evaluation.figures import summarise
-from src.evaluation.regrading import read_completions, regrade
-from src.report.report import build_report, read_outcomes, refuse_mixtures, render_markdown
-from src.run.directory import FITTING_STAGES, SEARCH_STAGE
-from src.run.files import read_json
+from src.evaluation.regrading import read_completions
+from src.evaluation.rows import grade_rows
+from src.report.report import (
+    STAGES,
+    build_report,
+    read_outcomes,
+    refuse_mixtures,
+    render_markdown,
+)
+from src.run.directory import FITTING_STAGES, GRPO_STAGE, SEARCH_STAGE
+from src.run.file_list import DESCRIPTION, FILES, OUTCOME, differing_files, not_covered
+from src.run.files import read_record
 from src.run.provenance import MANIFEST
 from src.sft.rows import training_rows
-from src.training.checkpoints import DamagedCheckpointError, verify_checkpoint
 from utils.data.hashing import file_sha256
 from utils.data.json_lines import DataError
 from utils.data.problem import Problem
@@ -30,6 +38,7 @@ from utils.dataset_loader import ProblemSet, problems_sha256
 
 Record = dict[str, Any]
 _TOLERANCE = 1e-9
+_REPORT_FILES = ("report.md", "report.html", "report.png")
 _NEEDED = ("commit", "seed", "config", "packages", "hardware", "command", "started", "ended")
 
 
@@ -39,12 +48,37 @@ def verify_run(folder: Path) -> list[str]:
     Raises:
         ValueError: no stage of the run has finished.
     """
-    outcomes = read_outcomes(folder)
-    data = _Data()
-    found = []
-    for stage, outcome in outcomes.items():
-        found += [f"{stage}: {line}" for line in _verify_stage(folder / stage, outcome, data)]
-    return [*found, *_verify_report(folder, outcomes)]
+    stages = [stage for stage in STAGES if (folder / stage / FILES).is_file()]
+    stages += [s for s in STAGES if (folder / s / OUTCOME).is_file() and s not in stages]
+    outcomes: dict[str, Record] = {}
+    data, found = _Data(), []
+    for stage in stages or read_outcomes(folder):
+        lines = list(_sound(OUTCOME, _verify_stage(folder / stage, outcomes, data)))
+        found += [f"{stage}: {line}" for line in lines]
+    if len(outcomes) == len(stages):
+        return [*found, *_sound("report.json", _verify_report(folder, outcomes))]
+    return [*found, "report.json, report.md, report.html: not checked, an outcome is damaged"]
+
+
+def uncovered(folder: Path) -> list[str]:
+    """Return what of a run's folder `verify_run` does not look at, as names and patterns."""
+    stages = [stage for stage in STAGES if (folder / stage / FILES).is_file()]
+    inside = [f"{stage}/{name}" for stage in stages for name in not_covered(folder / stage)]
+    known = {*STAGES, "report.json", *_REPORT_FILES}
+    return [*inside, *sorted(path.name for path in folder.iterdir() if path.name not in known)]
+
+
+def _sound(where: str, lines: Iterator[str]) -> Iterator[str]:
+    """Yield what a check finds; where a damaged file ends the check, say that in a line."""
+    try:
+        yield from lines
+    except ValueError as error:
+        yield str(error)
+    except (KeyError, TypeError, AttributeError, IndexError, OSError) as error:
+        yield (
+            f"{where}: not what a stage writes ({type(error).__name__}: {error}), so nothing more "
+            "could be checked with it; restore the file, or run the stage again"
+        )
 
 
 class _Data:
@@ -69,41 +103,42 @@ class _Data:
         return training_rows(config, problems, prompt).provenance(problems)
 
 
-def _verify_stage(folder: Path, outcome: Record, data: _Data) -> Iterator[str]:
-    yield from _verify_manifest(folder, outcome, data)
+def _verify_stage(folder: Path, outcomes: dict[str, Record], data: _Data) -> Iterator[str]:
+    """Check one stage; put its outcome among the others where it can be read."""
+    outcome = read_record(folder / OUTCOME)
+    yield from _sound(FILES, differing_files(folder, outcome.get("files_sha256")))
+    yield from _sound(MANIFEST, _verify_manifest(folder, outcome, data))
+    outcomes[folder.name] = outcome
     if folder.name == SEARCH_STAGE:
         return
-    yield from _verify_figures(folder, outcome, "")
+    yield from _sound("completions.jsonl", _verify_figures(folder, outcome, ""))
     for variant, figures in outcome.get("variants", {}).items():
-        yield from _verify_figures(folder, figures, variant)
-    try:
-        verify_checkpoint(Path(outcome["checkpoint"]))
-    except DamagedCheckpointError as error:
-        yield str(error)
+        yield from _sound(f"completions-{variant}", _verify_figures(folder, figures, variant))
+    if folder.name in (*FITTING_STAGES, GRPO_STAGE):
+        place = Path(outcome["checkpoint"]).parts
+        inside = folder.joinpath(*place[place.index("checkpoints") :])
+        if not (inside / DESCRIPTION).is_file():
+            yield f"{OUTCOME}: its checkpoint {inside} is missing, or no {DESCRIPTION} lies there"
 
 
 def _verify_manifest(folder: Path, outcome: Record, data: _Data) -> Iterator[str]:
-    """Check what made the stage: all of it recorded, the files still those."""
+    """Check what made the stage: all of it recorded, data and starting model still those."""
     if not (folder / MANIFEST).is_file():
         yield f"{MANIFEST} is missing: what made the figures is not known"
         return
-    manifest = read_json(folder / MANIFEST)
+    manifest = read_record(folder / MANIFEST)
     for key in _NEEDED:
         if manifest.get(key) is None:
             yield f"{MANIFEST}: {key} is not recorded"
     sampling = outcome.get("sampling")
     if sampling is not None and sampling.get("seed") is None:
-        yield "outcome.json: the sampling seed is not recorded"
+        yield f"{OUTCOME}: the sampling seed is not recorded"
     elif sampling is not None and sampling["seed"] != manifest.get("seed"):
         yield f"sampling seed {sampling['seed']} is not the manifest's {manifest.get('seed')}"
-    for name, expected in manifest.get("files", {}).items():
-        file = folder / name
-        if not file.is_file() or file_sha256(file) != expected:
-            yield f"{name}: {'changed since' if file.is_file() else 'missing after'} the run ended"
     try:
         derived = data.provenance(folder)
-        yield from _differences(f"{MANIFEST}: data", manifest["data"], derived)
-        yield from _differences("outcome.json: data", outcome["data"], summarise_data(derived))
+        yield from _differences(f"{MANIFEST}: data", manifest.get("data"), derived)
+        yield from _differences(f"{OUTCOME}: data", outcome.get("data"), summarise_data(derived))
     except (ConfigError, DataError) as error:
         yield f"the data cannot be read again: {error}"
     for name, expected in manifest["model"]["sha256"].items():
@@ -115,17 +150,14 @@ def _verify_manifest(folder: Path, outcome: Record, data: _Data) -> Iterator[str
 def _verify_figures(folder: Path, stated: Record, variant: str) -> Iterator[str]:
     """Grade the completions again and count them again."""
     name = f"completions-{variant}.jsonl" if variant else "completions.jsonl"
-    try:
-        rows = read_completions(folder / name)
-        found = regrade(folder / name)
-    except (ConfigError, ValueError) as error:
-        yield str(error)
-        return
-    for old, new in found.changed:
-        yield (
-            f"{name}: {old['unique_id']} is recorded as {old['outcome']} and grades as "
-            f"{new['outcome']}"
-        )
+    saved = read_completions(folder / name)
+    rows = grade_rows(saved)
+    for old, new in zip(saved, rows, strict=True):
+        if old["outcome"] != new["outcome"]:
+            yield (
+                f"{name}: {old['unique_id']} is recorded as {old['outcome']} and grades as "
+                f"{new['outcome']}"
+            )
     if len({row["unique_id"] for row in rows}) != stated["test_set"]["n"]:
         yield f"{name}: not the {stated['test_set']['n']} problems that outcome.json states"
     elif _problems_sha256(rows) != stated["test_set"]["sha256"]:
@@ -138,18 +170,25 @@ def _verify_figures(folder: Path, stated: Record, variant: str) -> Iterator[str]
 
 def _verify_report(folder: Path, outcomes: dict[str, Record]) -> Iterator[str]:
     """Build the report again and compare it with what is on disk."""
-    try:
-        refuse_mixtures(folder, outcomes)
-        report = build_report(folder, outcomes)
-    except (ConfigError, ValueError) as error:
-        yield str(error)
-        return
-    if not (folder / "report.json").is_file():
-        yield "report.json is missing: run_pipeline.py writes it"
-        return
-    yield from _differences("report.json", read_json(folder / "report.json"), report)
+    refuse_mixtures(folder, outcomes)
+    report = build_report(folder, outcomes)
+    missing = [name for name in ("report.json", *_REPORT_FILES) if not (folder / name).is_file()]
+    for name in missing:
+        yield f"{name} is missing: run_pipeline.py writes it"
+    if "report.json" not in missing:
+        stated = read_record(folder / "report.json")
+        for entry in stated["stages"]:
+            recorded, stage = entry.pop("outcome_sha256", None), entry["stage"]
+            if stage in outcomes and recorded != file_sha256(folder / stage / OUTCOME):
+                yield f"{stage}: {OUTCOME}: changed since the report was written"
+        for entry in report["stages"]:
+            del entry["outcome_sha256"]
+        yield from _differences("report.json", stated, report)
+        for name in sorted({"report.html", "report.png"} - {*missing}):
+            if file_sha256(folder / name) != stated.get("sha256", {}).get(name):
+                yield f"{name}: changed since the report was written"
     text = render_markdown(report, outcomes, folder.name)
-    if (folder / "report.md").read_text(encoding="utf-8") != text:
+    if "report.md" not in missing and (folder / "report.md").read_bytes() != text.encode("utf-8"):
         yield "report.md: not what the completions give"
 
 

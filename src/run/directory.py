@@ -16,7 +16,8 @@ from typing import IO, Any
 from src.config.loading import ConfigError, dump_yaml, read_yaml, resolve_path
 from src.config.schema import Config
 from src.data.summary import summarise_data
-from src.run.files import read_json, write_json_atomic, write_text_atomic
+from src.run.file_list import FILES, OUTCOME, list_files
+from src.run.files import read_json, read_record, write_json_atomic, write_text_atomic
 from src.run.locks import claim_folder, file_lock
 from src.run.processes import is_main_process
 from src.run.provenance import MANIFEST, code_version, hardware, model_identity, package_versions
@@ -100,6 +101,9 @@ class Run:
         if self.folder.exists() and not goes_on:
             self._keep_aside()
         self.folder.mkdir(parents=True, exist_ok=True)
+        if not self.shared:
+            for left in self.folder.rglob(".*.tmp"):
+                left.unlink()
         manifest = self._manifest() | {"data": data, "model": model_identity(model)}
         own = f"-{socket.gethostname()}-{os.getpid()}" if self.shared else ""
         with file_lock(self.folder / "begin.lock") if self.shared else nullcontext():
@@ -107,23 +111,19 @@ class Run:
             write_json_atomic(self.folder / f"manifest{own}.json", manifest)
             if not (self.folder / MANIFEST).exists():
                 write_json_atomic(self.folder / MANIFEST, manifest)
-        handler = logging.FileHandler(self.folder / f"run{own}.log", encoding="utf-8")
+        handler = _RunLog(self.folder / f"run{own}.log", encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logging.getLogger().addHandler(handler)
         LOGGER.info("%s: writing to %s", self.stage, self.folder)
 
     def finish(self, **outcome: Any) -> None:
-        """Write `outcome.json`: the figures this stage contributes to the report."""
+        """Write `files.json` and `outcome.json`, the figures that the report takes."""
         wall_s = time.time() - self.started
         manifest = read_json(self.folder / MANIFEST)
-        files = [self.folder / "config.yaml", *sorted(self.folder.glob("completions*.jsonl"))]
-        manifest |= {
-            "ended": _local_time(time.time()),
-            "files": {file.name: file_sha256(file) for file in files},
-        }
-        write_json_atomic(self.folder / MANIFEST, manifest)
+        write_json_atomic(self.folder / MANIFEST, manifest | {"ended": _local_time(time.time())})
+        write_json_atomic(self.folder / FILES, list_files(self.folder, shared=self.shared))
         write_json_atomic(
-            self.folder / "outcome.json",
+            self.folder / OUTCOME,
             {
                 "stage": self.stage,
                 "status": "finished",
@@ -133,6 +133,7 @@ class Run:
                 "hardware": hardware(),
                 "commit": code_version()["commit"],
                 "data": summarise_data(manifest["data"]),
+                "files_sha256": file_sha256(self.folder / FILES),
                 **outcome,
             },
         )
@@ -179,6 +180,13 @@ class Run:
         LOGGER.info("the earlier attempt was kept as %s", aside)
 
 
+class _RunLog(logging.FileHandler):
+    """The log file; the run's own writes say where the disk is full, not a traceback a line."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Let the line go."""
+
+
 def pipeline_folder(config: Config) -> Path:
     """Return `results/<run>/`."""
     return resolve_path(config.run.output_root) / config.run.name
@@ -190,20 +198,18 @@ def read_outcome(folder: Path, stage: str) -> dict[str, Any] | None:
     Raises:
         ConfigError: the file is not what a stage writes.
     """
-    file = folder / stage / "outcome.json"
+    file = folder / stage / OUTCOME
     if not file.is_file():
         return None
     try:
-        outcome = read_json(file)
-    except ValueError as error:
-        outcome, reason = None, str(error)
-    else:
-        reason = f"{file}: not the outcome of a stage"
-    if not isinstance(outcome, dict) or "stage" not in outcome:
+        outcome = read_record(file)
+        if "stage" not in outcome:
+            raise ConfigError(f"{file}: not the outcome of a stage")
+    except ConfigError as error:
         raise ConfigError(
-            f"{reason}; delete it and run {stage} with --resume: it goes on from its last "
+            f"{error}; delete it and run {stage} with --resume: it goes on from its last "
             "checkpoint and scores again"
-        )
+        ) from None
     return outcome
 
 

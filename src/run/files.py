@@ -1,20 +1,104 @@
-"""Write and read the files of a run directory, so that no reader ever sees half of one."""
+"""Write and read the files of a run directory, so that no reader ever sees half of one.
+
+All that a run writes by itself goes through this module. A full disk ends in one paragraph; what a
+killed process left of a last line is taken for what it is.
+"""
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
 import os
-from collections.abc import Sequence
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from src.config.loading import ConfigError
+
+LOGGER = logging.getLogger(__name__)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# How libraries that write by themselves (safetensors, torch) say it.
+_FULL_WORDS = ("No space left on device", "Disk quota exceeded", "File too large",
+               "PytorchStreamWriter failed writing")  # fmt: skip
+_MIB = 2**20
+
+
+class DiskFullError(ConfigError):
+    """A file could not be written for lack of space; the message says which and what to do."""
+
+
+@contextmanager
+def room_for(path: Path, size: int | None = None) -> Iterator[None]:
+    """Turn what the block raises where the disk is full into one paragraph.
+
+    Args:
+        path: what the block writes.
+        size: bytes it needs, where that is known.
+
+    Raises:
+        DiskFullError: naming the file, what is free and what is needed.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, DiskFullError) or not says_full(error):
+            raise
+        raise DiskFullError(_describe_full(path, size, error)) from error
+
+
+def says_full(error: BaseException) -> bool:
+    """Tell whether an error says that a disk, or a quota, is full."""
+    by_number = isinstance(error, OSError) and error.errno in _FULL
+    return by_number or any(words in str(error) for words in _FULL_WORDS)
+
+
+def disk_full(error: BaseException, folder: Path) -> str | None:
+    """Return the paragraph about a full disk; None where an error is about something else.
+
+    Args:
+        error: one of this process, or one with the traceback of another as its text.
+        folder: what was being written to, where the error does not say.
+    """
+    seen: BaseException | None = error
+    for _ in range(10):
+        if seen is None:
+            return None
+        if isinstance(seen, DiskFullError):
+            return str(seen)
+        if found := re.search(rf"{DiskFullError.__name__}: (.+)", str(seen)):
+            return found[1]
+        if says_full(seen):
+            return _describe_full(folder / "...", None, seen)
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
+def _describe_full(path: Path, size: int | None, error: BaseException) -> str:
+    free = shutil.disk_usage(path.parent).free
+    needed = "" if size is None else f", {size / _MIB:,.1f} MiB are needed"
+    missing = f", {(size - free) / _MIB:,.1f} MiB are missing" if size and size > free else ""
+    quoted = " ".join(str(error).split())[:160]
+    return (
+        f"the disk is full: {path} could not be written ({quoted}); {free / _MIB:,.1f} MiB are "
+        f"free on {path.parent}{needed}{missing}. What was there before is untouched: free space "
+        "there (or raise the quota), then start the same command again with --resume, which goes on"
+    )
+
 
 def write_bytes_atomic(path: Path, content: bytes) -> None:
-    """Replace the file in one step; a failure leaves the old one and no temporary file."""
+    """Replace the file in one step; a failure leaves the old one and no temporary file.
+
+    Raises:
+        DiskFullError: where there is no space for it.
+    """
     # The same folder, because a rename is atomic only within one file system.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with room_for(path, len(content)), temporary.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -39,54 +123,105 @@ def write_json_atomic(path: Path, obj: Any) -> None:
     write_text_atomic(path, text + "\n")
 
 
+def move_folder(source: Path, target: Path) -> None:
+    """Put a folder that was written whole in the place of another, or of none."""
+    shutil.rmtree(target, ignore_errors=True)
+    os.replace(source, target)
+
+
 def append_jsonl(path: Path, records: Sequence[dict[str, Any]]) -> None:
-    """Add records, one a line.
+    """Add records, one a line; all of them or, where the disk is full, none.
 
     NaN and infinity are written as Python's `NaN` and `Infinity`: the log of a run that diverges
     should show it.
+
+    Raises:
+        DiskFullError: where there is no space for them.
     """
-    lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-    # Unbuffered: one write for all lines, so that a killed run leaves no half of one.
-    with path.open("ab", buffering=0) as file:
-        file.write(lines.encode("utf-8"))
+    content = _lines(records)
+    # Unbuffered: one write for all lines, so that a killed run seldom leaves half of one.
+    with room_for(path, len(content)), path.open("ab", buffering=0) as file:
+        end = file.tell()
+        try:
+            written = 0
+            while written < len(content):  # a disk that fills up takes a part
+                written += file.write(content[written:])
+        except OSError:
+            file.truncate(end)
+            raise
 
 
 def write_jsonl_atomic(path: Path, records: Sequence[dict[str, Any]]) -> None:
     """Replace the file with records, one a line."""
-    lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-    write_text_atomic(path, lines)
+    write_bytes_atomic(path, _lines(records))
+
+
+def _lines(records: Sequence[dict[str, Any]]) -> bytes:
+    return "".join(json.dumps(each, ensure_ascii=False) + "\n" for each in records).encode("utf-8")
+
+
+def drop_torn_line(path: Path) -> None:
+    """Take an unfinished last line off a file that grows by lines: its writer was killed."""
+    if not path.is_file():
+        return
+    content = path.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        os.truncate(path, whole)
+        LOGGER.warning(
+            "%s: dropped the last %d bytes, a line that was not written to its end",
+            *(path, len(content) - whole),
+        )
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """Return the records of all lines.
 
     Raises:
-        ValueError: a line is no JSON object (an empty one included), with file and line number.
+        ConfigError: a line is no JSON object (an empty one included), with file and line number.
     """
-    text = path.read_text(encoding="utf-8")
-    lines = text.removesuffix("\n").split("\n") if text else []
+    content = path.read_bytes()
+    lines = content.removesuffix(b"\n").split(b"\n") if content else []
     return [_parse_line(path, number, line) for number, line in enumerate(lines, start=1)]
 
 
-def _parse_line(path: Path, number: int, line: str) -> dict[str, Any]:
+def _parse_line(path: Path, number: int, line: bytes) -> dict[str, Any]:
     """Parse one line, or say where and what is wrong with it."""
     advice = "restore or delete the line"
     try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}:{number}: {error} in {line[:80]!r}; {advice}") from error
+        record = json.loads(line.decode("utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{path}:{number}: {error} in {_shown(line)}; {advice}") from error
     if not isinstance(record, dict):
-        raise ValueError(f"{path}:{number}: expected a JSON object, got {line[:80]!r}; {advice}")
+        raise ConfigError(f"{path}:{number}: expected a JSON object, got {_shown(line)}; {advice}")
     return record
+
+
+def _shown(line: bytes) -> str:
+    return repr(line[:80].decode("utf-8", errors="replace"))
 
 
 def read_json(path: Path) -> Any:
     """Read one JSON file.
 
     Raises:
-        ValueError: naming the file, when it is not valid JSON.
+        ConfigError: naming the file, when it is not valid JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:  # the text's, or of bytes that are none
-        raise ValueError(f"{path}: not valid JSON ({error}); the file is damaged") from None
+        raise ConfigError(f"{path}: not valid JSON ({error}); the file is damaged") from None
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Read one JSON file that holds an object.
+
+    Raises:
+        ConfigError: naming the file, when it is missing or holds anything else.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{path}: missing")
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise ConfigError(f"{path}: expected a JSON object, got {type(found).__name__}; damaged")
+    return found

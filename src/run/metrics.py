@@ -11,14 +11,20 @@ import csv
 import io
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
 from src.config.schema import Config
 from src.run.directory import Run
-from src.run.files import append_jsonl, read_jsonl, write_jsonl_atomic, write_text_atomic
+from src.run.files import (
+    append_jsonl,
+    drop_torn_line,
+    read_jsonl,
+    write_jsonl_atomic,
+    write_text_atomic,
+)
 from src.run.processes import is_main_process, wandb_mode
 from src.run.wandb_sink import WandbSink
 
@@ -47,13 +53,24 @@ class MetricSink(Protocol):
         """Record the final figures and let go of the destination."""
 
 
+_LOGS = ("metrics", "samples", "groups")
+"""Files that grow by lines, each with its step."""
+
+
 class JsonlSink:
-    """Append one object a line to `metrics.jsonl` and files of samples; tables become CSV files."""
+    """Append one object a line to `metrics.jsonl` and files of samples; tables become CSV files.
+
+    What an interrupted run had logged before it logged the same again is dropped as the log is
+    closed: a row is known by its step and the names of its values, samples by their step and order.
+    """
 
     def __init__(self, folder: Path, extra: Mapping[str, Any]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._extra = dict(extra)
+        self._sampled: set[str] = set()
+        for file in self._files():
+            drop_torn_line(file)
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         """Append the values with the step and the time."""
@@ -61,10 +78,13 @@ class JsonlSink:
         append_jsonl(self._folder / "metrics.jsonl", [row])
 
     def samples(self, rows: Sequence[Mapping[str, Any]], step: int, name: str) -> None:
-        """Append the rows with the step to `<name>.jsonl`."""
-        append_jsonl(
-            self._folder / f"{name}.jsonl", [{"step": step, **self._extra, **row} for row in rows]
-        )
+        """Append the rows with the step to `<name>.jsonl`, in place of an interrupted run's."""
+        file = self._folder / f"{name}.jsonl"
+        own = {"step": step, **self._extra}
+        if name not in self._sampled:
+            _keep(file, lambda row: not own.items() <= row.items())
+            self._sampled.add(name)
+        append_jsonl(file, [{**own, **row} for row in rows])
 
     def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Replace `<name>.csv`."""
@@ -77,17 +97,39 @@ class JsonlSink:
     def rewind(self, step: int) -> None:
         """Take this log's later lines out of all files."""
         own = self._extra.items()
-        for file in self._folder.glob("*.jsonl"):
-            rows = read_jsonl(file)
-            kept = [row for row in rows if row.get("step", 0) <= step or not own <= row.items()]
-            if len(kept) < len(rows):
-                write_jsonl_atomic(file, kept)
+        for file in self._files():
+            _keep(file, lambda row: row.get("step", 0) <= step or not own <= row.items())
 
     def checkpoint(self, folder: Path) -> None:
         """Nothing to do: the checkpoint is on disk already."""
 
     def close(self, summary: Mapping[str, Any]) -> None:
-        """Nothing to do: every line is on disk already."""
+        """Let each figure stand once, by its step: the last that was logged."""
+        file = self._folder / "metrics.jsonl"
+        rows = read_jsonl(file) if file.is_file() else []
+        latest = {_key(row): row for row in rows}
+        ordered = sorted(latest.values(), key=lambda row: (row.get("round", 0), row.get("step", 0)))
+        if ordered != rows:
+            write_jsonl_atomic(file, ordered)
+
+    def _files(self) -> list[Path]:
+        files = [self._folder / f"{name}.jsonl" for name in _LOGS]
+        return [file for file in files if file.is_file()]
+
+
+def _keep(file: Path, wanted: Callable[[dict[str, Any]], bool]) -> None:
+    """Take all other rows out of a file."""
+    rows = read_jsonl(file) if file.is_file() else []
+    kept = [row for row in rows if wanted(row)]
+    if len(kept) < len(rows):
+        write_jsonl_atomic(file, kept)
+
+
+def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what a row of metrics is known by: its step, its columns, the names of its values."""
+    columns = [(name, value) for name, value in row.items() if "/" not in name]
+    named = [(name, None) for name in row if "/" in name]
+    return tuple(sorted(column for column in (*columns, *named) if column[0] != "time_s"))
 
 
 class MetricLog:

@@ -11,6 +11,7 @@ from pathlib import Path
 from src.config.loading import ConfigError, dump_yaml, load_config
 from src.config.schema import Config
 from src.run.directory import GRPO_STAGE, SEARCH_STAGE, ChecksPassed, Run, pipeline_folder
+from src.run.files import disk_full
 from src.run.processes import (
     check_devices,
     check_wandb,
@@ -98,6 +99,8 @@ def _run(run: Run, main: Callable[[Config, Run], None]) -> None:
         main(config, run)
     except Exception as error:
         end_out_of_memory(run, error)  # if it is one
+        if full := disk_full(error, run.folder):
+            raise ConfigError(full) from error
         if told := _told_by_a_sentence(run, error):
             end_told(run.folder, told, error)
         raise

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -13,11 +12,12 @@ from typing import Any
 
 import torch
 
-from src.run.files import read_json, write_json_atomic
+from src.run.file_list import DESCRIPTION
+from src.run.files import move_folder, read_record, room_for, write_json_atomic
+from src.run.processes import is_main_process
 from utils.data.hashing import file_sha256
 
 LOGGER = logging.getLogger(__name__)
-_DESCRIPTION = "checkpoint.json"
 _STATE = "training_state.pt"
 
 
@@ -62,7 +62,9 @@ class CheckpointStore:
         self._scores: dict[str, Score] = {}
         index = folder / "scores.json"
         if index.is_file():
-            self._scores = {name: Score(**values) for name, values in read_json(index).items()}
+            self._scores = {name: Score(**values) for name, values in read_record(index).items()}
+        if is_main_process():
+            self._clear()
 
     def place(self, step: int, examples_seen: int) -> Checkpoint:
         """Return the checkpoint of a step, written or not."""
@@ -82,27 +84,34 @@ class CheckpointStore:
         """
         checkpoint = self.place(step, examples_seen)
         final = checkpoint.folder
-        partial = final.with_name(f".{final.name}.partial")
+        partial = _partial(final)
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
+        with room_for(final):
+            self._fill(partial, checkpoint, write, state)
+        move_folder(partial, final)
+        self._drop_older_states()
+        return checkpoint
+
+    def _fill(
+        self,
+        partial: Path,
+        checkpoint: Checkpoint,
+        write: Callable[[Path], None],
+        state: dict[str, Any] | None,
+    ) -> None:
         write(partial)
         if self._manifest is not None:
             shutil.copy(self._manifest, partial)
         described = {
             **asdict(checkpoint),
-            "folder": final.name,
+            "folder": checkpoint.folder.name,
             "sha256": {file.name: file_sha256(file) for file in sorted(partial.iterdir())},
         }
         if state is not None:
             torch.save(state, partial / _STATE)
             described["state_sha256"] = file_sha256(partial / _STATE)
-        (partial / _DESCRIPTION).write_text(json.dumps(described) + "\n", encoding="utf-8")
-        shutil.rmtree(final, ignore_errors=True)
-        os.replace(partial, final)
-        for older in self._folder.glob(f"step_*/{_STATE}"):
-            if older.parent != final:
-                older.unlink()
-        return checkpoint
+        (partial / DESCRIPTION).write_text(json.dumps(described) + "\n", encoding="utf-8")
 
     def load_training_state(self) -> dict[str, Any] | None:
         """Return the newest training state, or None at the start.
@@ -114,7 +123,7 @@ class CheckpointStore:
         if not states:
             return None
         file = states[-1]
-        if file_sha256(file) != read_json(file.parent / _DESCRIPTION)["state_sha256"]:
+        if file_sha256(file) != read_record(file.parent / DESCRIPTION).get("state_sha256"):
             raise DamagedCheckpointError(
                 f"{file}: damaged, its hash is not the recorded one; restore it, or start over "
                 "without --resume"
@@ -131,11 +140,7 @@ class CheckpointStore:
         self._folder.mkdir(parents=True, exist_ok=True)
         scores = {name: asdict(value) for name, value in self._scores.items()}
         write_json_atomic(self._folder / "scores.json", scores)
-        scored = [item for item in self._all() if item.folder.name in self._scores]
-        protected = {self.best().folder, *(item.folder for item in scored[-self._keep :])}
-        for item in scored:
-            if item.folder not in protected and not (item.folder / _STATE).is_file():
-                shutil.rmtree(item.folder)
+        self._prune()
 
     def scores(self) -> list[Score]:
         """Return the scores so far, in the order of training."""
@@ -160,12 +165,38 @@ class CheckpointStore:
             raise RuntimeError(f"{self._folder}: no checkpoint has been scored yet")
         return max(scored, key=lambda item: self._scores[item.folder.name])
 
+    def _clear(self) -> None:
+        """Do what a killed run had begun or was about to do: delete what is no longer needed."""
+        for partial in self._folder.glob(".step_*.partial"):
+            shutil.rmtree(partial)
+        self._drop_older_states()
+        self._prune()
+
+    def _drop_older_states(self) -> None:
+        for older in sorted(self._folder.glob(f"step_*/{_STATE}"))[:-1]:
+            older.unlink()
+
+    def _prune(self) -> None:
+        scored = [item for item in self._all() if item.folder.name in self._scores]
+        if not scored:
+            return
+        protected = {self.best().folder, *(item.folder for item in scored[-self._keep :])}
+        for item in scored:
+            if item.folder not in protected and not (item.folder / _STATE).is_file():
+                # Renamed first: half of a checkpoint is never seen.
+                shutil.rmtree(item.folder.rename(_partial(item.folder)))
+
     def _all(self) -> list[Checkpoint]:
         found = []
-        for file in sorted(self._folder.glob(f"step_*/{_DESCRIPTION}")):
-            values = read_json(file)
+        for file in sorted(self._folder.glob(f"step_*/{DESCRIPTION}")):
+            values = read_record(file)
             found.append(Checkpoint(file.parent, values["step"], values["examples_seen"]))
         return found
+
+
+def _partial(folder: Path) -> Path:
+    """Return where a checkpoint is while it is written or deleted."""
+    return folder.with_name(f".{folder.name}.partial")
 
 
 def verify_checkpoint(folder: Path) -> None:
@@ -186,5 +217,5 @@ def verify_checkpoint(folder: Path) -> None:
 
 def recorded_hashes(folder: Path) -> dict[str, str]:
     """Return file name -> SHA-256 as written with a checkpoint; nothing for one from elsewhere."""
-    description = folder / _DESCRIPTION
-    return read_json(description).get("sha256", {}) if description.is_file() else {}
+    description = folder / DESCRIPTION
+    return read_record(description).get("sha256", {}) if description.is_file() else {}
