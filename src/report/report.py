@@ -1,12 +1,11 @@
 """Put the finished stages of one pipeline run into a table and a figure.
 
 Reads `<stage>/outcome.json`, `metrics.jsonl` and `completions.jsonl` under the run folder, and
-writes `report.json`, `report.md`, `report.png` and `report.html` beside them.
+writes `report.json`, `report.md`, `report.png` and `report.html` beside them, and `files.json`.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,9 @@ from src.report.rehearsal import HEADER as COUNTS
 from src.report.rehearsal import build_rehearsal, cells, show_rehearsal
 from src.report.search import describe_search
 from src.run.directory import SEARCH_STAGE
-from src.run.file_list import OUTCOME
+from src.run.file_list import FILES, OUTCOME, describe_files
 from src.run.files import read_record, write_bytes_atomic, write_json_atomic, write_text_atomic
 from src.run.tables import interval, percent
-from utils.data.hashing import file_sha256
 
 STAGES = ("step0_baseline", SEARCH_STAGE, "step2_sft", "step3_GRPO")
 Record = dict[str, Any]
@@ -58,8 +56,10 @@ def write_report(run_folder: Path) -> Path:
     drawn = {"report.png": figure, "report.html": page.encode("utf-8")}
     for name, content in drawn.items():
         write_bytes_atomic(run_folder / name, content)
-    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in drawn.items()}
-    write_json_atomic(run_folder / "report.json", {**report, "sha256": hashes})
+    write_json_atomic(run_folder / "report.json", report)
+    # report.json and report.md are derived again when a run is verified.
+    outcome_files = [f"{stage}/{OUTCOME}" for stage in outcomes]
+    write_json_atomic(run_folder / FILES, describe_files(run_folder, [*drawn, *outcome_files]))
     return run_folder / "report.json"
 
 
@@ -123,8 +123,6 @@ def build_report(run_folder: Path, outcomes: Mapping[str, Record]) -> Record:
     for stage, outcome in outcomes.items():
         keys = _SEARCH_KEYS if stage == SEARCH_STAGE else _SCORED_KEYS
         entry = {key: outcome[key] for key in keys}
-        # With it all files of the stage: it states the hash of their list.
-        entry["outcome_sha256"] = file_sha256(run_folder / stage / OUTCOME)
         if stage != SEARCH_STAGE:
             before = scored[previous] if previous else None
             entry["improvement"] = before and _in_points(_difference(before, scored[stage]))

@@ -1,14 +1,15 @@
 """What a finished stage consists of: every file with its size and hash, or named as not covered.
 
 `files.json` is written as a stage ends. Its own hash stands in `outcome.json`, and that one's in
-`report.json`.
+the run's `files.json`, written with the report.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from src.run.files import read_record
@@ -20,7 +21,7 @@ DESCRIPTION = "checkpoint.json"
 OUTCOME = "outcome.json"
 _NOT_COVERED = {
     FILES: "its hash stands in outcome.json",
-    OUTCOME: "its hash stands in report.json",
+    OUTCOME: "its hash stands in the run's files.json",
     "run*.log": "what was said; no figure comes from it",
     "wandb*": "W&B's own copies",
     "trl/*": "TRL's state for --resume; the checkpoints are covered",
@@ -41,12 +42,25 @@ def list_files(folder: Path, *, shared: bool = False) -> dict[str, Any]:
         shared: other processes may still write in the folder.
     """
     not_covered = _NOT_COVERED | (_SHARED if shared else {})
-    known = _hashed_already(folder)
-    files = {
-        name: {"size": file.stat().st_size, "sha256": known.get(file) or file_sha256(file)}
-        for name, file in _covered(folder, not_covered)
+    names = [name for name, _ in _covered(folder, not_covered)]
+    return describe_files(folder, names, _hashed_already(folder)) | {"not_covered": not_covered}
+
+
+def describe_files(
+    folder: Path, names: Iterable[str], known: Mapping[Path, str] = MappingProxyType({})
+) -> dict[str, Any]:
+    """Return the sizes and hashes of named files.
+
+    Args:
+        known: hashes that need not be taken again.
+    """
+    return {
+        "files": {
+            name: {"size": file.stat().st_size, "sha256": known.get(file) or file_sha256(file)}
+            for name in names
+            for file in [folder / name]
+        }
     }
-    return {"files": files, "not_covered": not_covered}
 
 
 def differing_files(folder: Path, files_sha256: str | None) -> Iterator[str]:
@@ -61,18 +75,26 @@ def differing_files(folder: Path, files_sha256: str | None) -> Iterator[str]:
     listed = read_record(folder / FILES)
     if file_sha256(folder / FILES) != files_sha256:
         yield f"{FILES}: not the list whose hash {OUTCOME} states"
-    present = dict(_covered(folder, listed["not_covered"]))
-    for name, recorded in listed["files"].items():
-        file = present.pop(name, None)
-        if file is None:
+    yield from changed_files(folder)
+    for name, _ in _covered(folder, listed["not_covered"]):
+        if name not in listed["files"]:
+            yield f"{name}: added since the run ended"
+
+
+def changed_files(folder: Path) -> Iterator[str]:
+    """Say which of the files that a folder's list names are not what it states.
+
+    Raises:
+        ConfigError: when the list is missing or damaged.
+    """
+    for name, recorded in read_record(folder / FILES)["files"].items():
+        file = folder / name
+        if not file.is_file():
             yield f"{name}: missing after the run ended"
-        elif file.stat().st_size != recorded["size"]:
-            size = file.stat().st_size
+        elif (size := file.stat().st_size) != recorded["size"]:
             yield f"{name}: changed since the run ended ({recorded['size']:,} bytes, now {size:,})"
         elif file_sha256(file) != recorded["sha256"]:
             yield f"{name}: changed since the run ended (same size, other content)"
-    for name in present:
-        yield f"{name}: added since the run ended"
 
 
 def not_covered(folder: Path) -> list[str]:

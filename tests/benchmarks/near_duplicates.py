@@ -1,4 +1,4 @@
-"""Training rows compared with a protected set, rows/s: MinHash beside Jaccard with every pair.
+"""Training rows compared with a protected set, rows/s: the prefix filter beside every pair.
 
     python -m tests.benchmarks.near_duplicates --rows math_train.jsonl.gz
     python -m tests.benchmarks.near_duplicates --rows math_train.jsonl.gz --count 1000000
@@ -27,7 +27,7 @@ PROTECTED, PAIRWISE, PLANTED_EVERY = 5000, 200, 100
 
 def main() -> None:
     options = parser(__doc__)
-    options.add_argument("--count", type=int, default=50_000, help="rows of the MinHash side")
+    options.add_argument("--count", type=int, default=50_000, help="rows of the filter's side")
     given = options.parse_args()
     count = 4_000 if given.quick else given.count
     texts = problems(given.rows)

@@ -1,17 +1,18 @@
 """Find problems of one set that stand in another: copies, copies with other numbers, near copies.
 
-MinHash with locality-sensitive hashing (datasketch) proposes near copies; their similarity is then
-computed exactly. A million rows take minutes.
+Near copies are found exactly. Two sets that share at least the threshold's part of their shingles
+share one among the rarest of each (the prefix filter of Chaudhuri et al. 2006, "A primitive
+operator for similarity joins"), so only texts that meet there are compared.
 """
 
 from __future__ import annotations
 
+import math
 import re
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
-
-from datasketch import MinHash, MinHashLSH
 
 from utils.data.problem import normalised_text
 
@@ -21,10 +22,6 @@ KINDS: tuple[Kind, ...] = ("exact", "normalised", "numbers", "near")
 but for the numbers; alike in the 8-token shingles of the text without its numbers."""
 THRESHOLD = 0.6
 SHINGLE = 8
-_PERMUTATIONS = 128
-# Proposals are cheap to refute, so that more are made than the threshold asks for.
-_PROPOSED_FROM = 0.4
-_TOGETHER = 4096
 _TOKEN = re.compile(r"\\[A-Za-z]+|[A-Za-z]+|\d+|\S")
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _FEWEST_MASKED = 6
@@ -51,14 +48,10 @@ def find_duplicates(texts: Iterable[str], others: Sequence[str]) -> Iterator[Mat
         others: the set to protect, such as test problems; held in memory.
     """
     index = _Index(others)
-    batch: list[str] = []
-    first = 0
-    for text in texts:
-        batch.append(text)
-        if len(batch) == _TOGETHER:
-            yield from index.matches(batch, first)
-            first, batch = first + len(batch), []
-    yield from index.matches(batch, first)
+    for place, text in enumerate(texts):
+        if found := index.match(text):
+            kind, other, similarity = found
+            yield Match(kind, place, other, similarity)
 
 
 def masked_numbers(text: str) -> str:
@@ -87,7 +80,7 @@ def jaccard(one: frozenset[str], other: frozenset[str]) -> float:
 
 
 class _Index:
-    """The protected texts, by text, by folded text, by masked text and by MinHash."""
+    """The protected texts, by text, by folded text, by masked text and by rare shingles."""
 
     def __init__(self, texts: Sequence[str]) -> None:
         self._exact = {text: place for place, text in reversed(list(enumerate(texts)))}
@@ -98,22 +91,14 @@ class _Index:
             if _can_be_masked(text)
         }
         self._shingles = [shingles(text) for text in texts]
-        self._lsh = MinHashLSH(threshold=_PROPOSED_FROM, num_perm=_PERMUTATIONS)
-        for place, signature in enumerate(_signatures(self._shingles)):
-            self._lsh.insert(place, signature)
+        self._frequency = Counter(shingle for own in self._shingles for shingle in own)
+        self._by_rare: dict[str, list[int]] = defaultdict(list)
+        for place, own in enumerate(self._shingles):
+            for shingle in self._rarest(own):
+                self._by_rare[shingle].append(place)
 
-    def matches(self, batch: Sequence[str], first: int) -> Iterator[Match]:
-        cut = [shingles(text) for text in batch]
-        for place, (text, own, signature) in enumerate(
-            zip(batch, cut, _signatures(cut), strict=True)
-        ):
-            if found := self._match(text, own, signature):
-                kind, other, similarity = found
-                yield Match(kind, first + place, other, similarity)
-
-    def _match(
-        self, text: str, own: frozenset[str], signature: MinHash
-    ) -> tuple[Kind, int, float] | None:
+    def match(self, text: str) -> tuple[Kind, int, float] | None:
+        """Return the kind, the place of the text that is repeated, and the similarity."""
         if text in self._exact:
             return "exact", self._exact[text], 1.0
         folded = normalised_text(text)
@@ -124,16 +109,20 @@ class _Index:
         masked = masked_numbers(text)
         if masked in self._masked:
             return "numbers", self._masked[masked], 1.0
-        proposed = [(jaccard(own, self._shingles[o]), o) for o in self._lsh.query(signature)]
-        similarity, other = max(proposed, default=(0.0, -1))
+        own = shingles(text)
+        met = {place for key in self._rarest(own) for place in self._by_rare.get(key, ())}
+        similarity, other = max(
+            ((jaccard(own, self._shingles[place]), place) for place in met), default=(0.0, -1)
+        )
         return ("near", other, similarity) if similarity >= THRESHOLD else None
+
+    def _rarest(self, own: frozenset[str]) -> list[str]:
+        """Return the rarest: so many that two texts that are alike share one of them."""
+        ordered = sorted(own, key=lambda shingle: (self._frequency[shingle], shingle))
+        needed = math.ceil(THRESHOLD * len(own) - 1e-9)
+        return ordered[: len(own) - needed + 1]
 
 
 def _can_be_masked(text: str) -> bool:
     """Say whether enough is left without the numbers to tell one problem from another."""
     return len(_TOKEN.findall(masked_numbers(text).replace("#", ""))) >= _FEWEST_MASKED
-
-
-def _signatures(cut: Sequence[frozenset[str]]) -> list[MinHash]:
-    encoded = [[shingle.encode() for shingle in one] for one in cut]
-    return MinHash.bulk(encoded, num_perm=_PERMUTATIONS)
