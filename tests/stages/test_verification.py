@@ -15,6 +15,7 @@ from src.report.verification import verify_run
 from src.run.files import read_jsonl
 from src.sft.rows import training_rows
 from tests.conftest import run_script
+from utils.data.hashing import file_sha256
 
 
 @pytest.fixture
@@ -39,7 +40,8 @@ def test_an_untouched_run_holds(pipeline_run, run):
     manifest = json.loads((run / "step2_sft" / "manifest.json").read_text())
     assert manifest["data"]["splits"]["test"]["n"] == 48
     assert manifest["ended"] >= manifest["started"]
-    assert manifest["files"].keys() == {"config.yaml", "completions.jsonl"}
+    listed = json.loads((run / "step2_sft" / "files.json").read_text())["files"]
+    assert {"config.yaml", "completions.jsonl", "metrics.jsonl", "summary.json"} <= listed.keys()
     assert manifest["model"]["sha256"]
     # What made it lies in the checkpoint too, and its child names it.
     checkpoint = json.loads((run / "step2_sft" / "outcome.json").read_text())["checkpoint"]
@@ -137,6 +139,41 @@ def test_mixed_yardsticks_are_found(run):
 )
 def test_what_is_not_recorded_is_found(run, file, change, said):
     edit(run / "step3_GRPO" / file, change)
+    assert any(said in line for line in verify_run(run))
+
+
+def rehashed(checkpoint):
+    """Change a checkpoint and its own record of the hash."""
+    (checkpoint / "model.safetensors").write_bytes(b"other weights")
+    sha256 = file_sha256(checkpoint / "model.safetensors")
+    edit(
+        checkpoint / "checkpoint.json", lambda c: c["sha256"].update({"model.safetensors": sha256})
+    )
+
+
+def newest(run, stage):
+    return max((run / stage / "checkpoints").glob("step_*"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda r: rehashed(newest(r, "step3_GRPO")), "model.safetensors: changed since"),
+        (lambda r: shutil.rmtree(newest(r, "step3_GRPO")), "model.safetensors: missing after"),
+        (lambda r: (newest(r, "step2_sft") / "checkpoint.json").unlink(), "checkpoint.json: missi"),
+        (lambda r: (r / "step2_sft" / "manifest.json").write_text("{}"), "seed is not recorded"),
+        (lambda r: (r / "step0_baseline" / "outcome.json").write_text("[1]"), "expected a JSON"),
+        (lambda r: (r / "step2_sft" / "outcome.json").unlink(), "outcome.json: missing"),
+        (lambda r: (r / "step1_sft_hyper" / "files.json").write_text("[]"), "expected a JSON"),
+        (lambda r: (r / "step3_GRPO" / "groups.jsonl").write_text(""), "groups.jsonl: changed"),
+        (lambda r: (r / "step0_baseline" / "summary.json").write_text("{}"), "summary.json: chang"),
+        (lambda r: (r / "report.md").unlink(), "report.md is missing"),
+        (lambda r: (r / "report.html").write_text("<p>"), "report.html: changed"),
+        (lambda r: (r / "report.json").write_text("3"), "expected a JSON object"),
+    ],
+)
+def test_damage_of_any_kind_is_a_line(run, damage, said):
+    damage(run)
     assert any(said in line for line in verify_run(run))
 
 

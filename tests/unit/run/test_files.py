@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import math
 import os
+import resource
 
 import pytest
 
 from src.run.files import (
+    DiskFullError,
     append_jsonl,
+    disk_full,
+    drop_torn_line,
     read_json,
     read_jsonl,
     write_bytes_atomic,
@@ -115,3 +119,49 @@ def test_a_malformed_line_is_named_by_file_and_number(tmp_path, text, line):
     path.write_text(text)
     with pytest.raises(ValueError, match=rf"metrics\.jsonl:{line}: "):
         read_jsonl(path)
+
+
+@pytest.fixture
+def full_disk():
+    """A file may grow to 1 MiB and no further."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_takes_no_half_of_a_line_and_is_one_paragraph(tmp_path, full_disk):
+    path = tmp_path / "groups.jsonl"
+    append_jsonl(path, [{"step": 1}])
+    with pytest.raises(DiskFullError) as found:
+        append_jsonl(path, [{"step": 2, "text": "x" * 2**21}])
+    assert read_jsonl(path) == [{"step": 1}]
+    said = str(found.value)
+    assert f"{path} could not be written" in said
+    assert "MiB are free" in said
+    assert "--resume" in said
+    assert "\n" not in said
+    with pytest.raises(DiskFullError):
+        write_bytes_atomic(path, b"x" * 2**21)
+    assert read_jsonl(path) == [{"step": 1}]
+    assert os.listdir(tmp_path) == ["groups.jsonl"]
+
+
+def test_a_full_disk_is_known_however_it_is_said(tmp_path):
+    worker = RuntimeError(
+        "not scored:\nTraceback\nsrc.run.files.DiskFullError: the disk\n"
+    )
+    assert disk_full(worker, tmp_path) == "the disk"
+    wrapped = RuntimeError("while saving")
+    wrapped.__cause__ = OSError(28, "No space left on device")
+    assert str(tmp_path) in disk_full(wrapped, tmp_path)
+    assert disk_full(ValueError("loss is not finite"), tmp_path) is None
+
+
+def test_a_torn_last_line_is_dropped_and_said(tmp_path, caplog):
+    path = tmp_path / "groups.jsonl"
+    path.write_text('{"step": 1}\n{"st')
+    drop_torn_line(path)
+    assert read_jsonl(path) == [{"step": 1}]
+    assert "dropped the last 4 bytes" in caplog.text
+    drop_torn_line(tmp_path / "absent.jsonl")
