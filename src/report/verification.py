@@ -71,7 +71,9 @@ def verify_run(folder: Path) -> list[str]:
 def uncovered(folder: Path) -> list[str]:
     """Return what of a run's folder `verify_run` does not look at, as names and patterns."""
     stages = [stage for stage in STAGES if (folder / stage / FILES).is_file()]
-    inside = [f"{stage}/{name}" for stage in stages for name in not_covered(folder / stage)]
+    inside = [
+        f"{stage}/{name}" for stage in stages for name in _sound(FILES, not_covered(folder / stage))
+    ]
     known = {*STAGES, *_REPORT_FILES, "report.html", "report.png"}
     return [*inside, *sorted(path.name for path in folder.iterdir() if path.name not in known)]
 

@@ -97,11 +97,16 @@ def changed_files(folder: Path) -> Iterator[str]:
             yield f"{name}: changed since the run ended (same size, other content)"
 
 
-def not_covered(folder: Path) -> list[str]:
-    """Return the names and patterns of what no hash covers in a stage's folder."""
+def not_covered(folder: Path) -> Iterator[str]:
+    """Yield the names and patterns of what no hash covers in a stage's folder, as its list states.
+
+    Raises:
+        ConfigError: when the list is missing or damaged.
+    """
     names = [path.relative_to(folder).as_posix() for path in folder.rglob("*")]
-    patterns = [name for name in (*_NOT_COVERED, *_SHARED) if name not in (FILES, OUTCOME)]
-    return [pattern for pattern in patterns if any(_matches(name, [pattern]) for name in names)]
+    for pattern in read_record(folder / FILES)["not_covered"]:
+        if pattern not in (FILES, OUTCOME) and any(_matches(name, [pattern]) for name in names):
+            yield pattern
 
 
 def _covered(folder: Path, not_covered: Mapping[str, str]) -> Iterator[tuple[str, Path]]:

@@ -148,9 +148,7 @@ def test_a_full_disk_takes_no_half_of_a_line_and_is_one_paragraph(tmp_path, full
 
 
 def test_a_full_disk_is_known_however_it_is_said(tmp_path):
-    worker = RuntimeError(
-        "not scored:\nTraceback\nsrc.run.files.DiskFullError: the disk\n"
-    )
+    worker = RuntimeError("not scored:\nTraceback\nsrc.run.files.DiskFullError: the disk\n")
     assert disk_full(worker, tmp_path) == "the disk"
     wrapped = RuntimeError("while saving")
     wrapped.__cause__ = OSError(28, "No space left on device")
