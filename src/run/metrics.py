@@ -26,7 +26,7 @@ from src.run.files import (
     write_text_atomic,
 )
 from src.run.processes import is_main_process, wandb_mode
-from src.run.wandb_sink import WandbSink
+from src.run.wandb_sink import WandbSink, wandb_name
 
 LOGGER = logging.getLogger(__name__)
 
@@ -204,7 +204,6 @@ def open_metric_log(
     config: Config = run.config
     sinks: list[MetricSink] = [JsonlSink(folder or run.folder, extra or {})]
     if wandb_mode(config.wandb.mode) != "disabled":
-        # The stage of `evaluate_model.py` is a path; W&B's names hold no slash.
-        title = f"{config.run.name}-{name or run.stage}".replace("/", "-")
+        title = wandb_name(f"{config.run.name}-{name or run.stage}")
         sinks.append(WandbSink(run, title, step_name, settings or {}))
     return MetricLog(sinks)

@@ -9,16 +9,20 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Literal, cast, get_args
 from urllib.parse import urlsplit
 
 from src.config.loading import ConfigError
 from src.config.schema import Config
 from src.run.devices import available_cores, cpu_cores, device_index, is_cpu, present_gpus
+from src.run.scratch import make_scratch
 
 # What this process was started with, before it is narrowed to its own devices.
+_AT_START = frozenset(os.environ)
 _VISIBLE_AT_START = os.environ.get("CUDA_VISIBLE_DEVICES")
 _UUIDS = ("GPU-", "MIG-")
 _UUID_LENGTH = 40
@@ -190,6 +194,15 @@ def prepare_main_process(config: Config) -> None:
         os.environ.setdefault(name, value)
 
 
+def use_scratch() -> None:
+    """Put the temporary files of this process and its children into a folder of their own."""
+    # What is compiled outlives the run, as it does without a folder of the run's own.
+    compiled = os.path.join(tempfile.gettempdir(), f"torchinductor_{os.getuid()}")
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", compiled)
+    scratch = make_scratch()
+    os.environ["TMPDIR"] = tempfile.tempdir = str(scratch)
+
+
 @contextmanager
 def worker_environment(config: Config) -> Iterator[None]:
     """Give child processes started inside the block the evaluation worker's variables and cores."""
@@ -259,6 +272,19 @@ def _has_wandb_key() -> bool:
             return host in stream.read()
     except OSError:
         return False
+
+
+def use_wandb_folders(folder: Path) -> None:
+    """Have W&B write nothing outside a run's folder, but where the user has told it to."""
+    places = {"DIR": "", "DATA_DIR": "wandb/data", "CACHE_DIR": "wandb/cache"}
+    places["ARTIFACT_DIR"] = "wandb/artifacts"
+    # The user's own settings, such as the server's address, are read where that is allowed.
+    home = Path(os.path.expanduser("~/.config/wandb"))
+    if not os.access(next(place for place in (home, *home.parents) if place.exists()), os.W_OK):
+        places["CONFIG_DIR"] = "wandb/config"
+    for name, place in places.items():
+        if f"WANDB_{name}" not in _AT_START:
+            os.environ[f"WANDB_{name}"] = str(folder / place)
 
 
 def engine_memory_gib(config: Config) -> dict[str, str]:

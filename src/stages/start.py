@@ -21,6 +21,7 @@ from src.run.processes import (
     prepare_main_process,
     process_count,
     process_rank,
+    use_scratch,
 )
 from src.run.stopping import RunError, end_told, stoppable
 from src.stages.cards import check_card
@@ -94,6 +95,7 @@ def _run(run: Run, main: Callable[[Config, Run], None]) -> None:
         for line in broken_promises(run.stage, config):
             LOGGER.warning("%s", line)
     prepare_main_process(config)
+    use_scratch()
     set_children(config.grader.children)
     try:
         main(config, run)
