@@ -217,7 +217,8 @@ class SearchConfig(Section):
                         f"search.enqueue[{number}]: {path} = {value!r} is outside search.space "
                         f"({space}); change the value or widen the space"
                     )
-        if self.storage and urlsplit(self.storage).password:
+        parts = urlsplit(self.storage or "")
+        if parts.password or "password=" in parts.query:
             yield (
                 "search.storage: the URL holds a password, which config.yaml and W&B would show; "
                 "leave it out and put it where the driver looks (~/.pgpass for PostgreSQL)"

@@ -30,12 +30,23 @@ from src.config.training import SearchConfig
 from src.run.locks import file_lock
 from src.run.processes import process_count
 from src.search.life import HeartbeatLife, LockedLife, TrialLife, study_name
+from src.search.patience import Patience
 
 LOGGER = logging.getLogger(__name__)
 Objective = Callable[[Trial], float]
 
 _MAX_RETRIES = 3
 _FAILURE = "failure"
+# What may be asked of a database twice: reading, and storing the same again.
+_REPEATED = (
+    "get_trial", "get_all_trials", "_get_trials", "_get_stale_trial_ids",
+    "get_trial_id_from_study_id_trial_number", "get_study_id_from_name", "get_study_name_from_id",
+    "get_study_directions", "get_study_user_attrs", "get_study_system_attrs",
+    "get_trial_user_attrs", "get_trial_system_attrs", "set_study_user_attr",
+    "set_study_system_attr", "set_trial_param", "_set_trial_param", "set_trial_state_values",
+    "set_trial_intermediate_value", "set_trial_user_attr", "set_trial_system_attr",
+    "record_heartbeat",
+)  # fmt: skip
 
 
 class FailedTrialsError(RuntimeError):
@@ -56,6 +67,7 @@ class StudyQueue:
     folder: Path
     search: SearchConfig
     seed: int
+    patience: Patience | None = None
     failures: tuple[type[Exception], ...] = ()
     poll_s: float = 2.0
 
@@ -142,7 +154,8 @@ class StudyQueue:
 
     def _requeue_interrupted(self) -> None:
         """Queue again what dead processes left; needs the queue's lock."""
-        if self.search.storage is not None:
+        patience = self.patience
+        if patience is not None and patience.heartbeats_count(self.search.heartbeat_s):
             optuna.storages.fail_stale_trials(self.study)
         for trial in self.trials("RUNNING"):
             with self.life.is_gone(trial) as gone:
@@ -185,7 +198,7 @@ def open_study(
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     with file_lock(folder / "queue.lock"):
-        storage, life = _open_storage(folder, search)
+        storage, life, patience = _open_storage(folder, search)
         study = optuna.create_study(
             study_name=study_name(folder, config.run.name),
             storage=storage,
@@ -202,7 +215,7 @@ def open_study(
             study.enqueue_trial(point)
     finished = sum(trial.state.is_finished() for trial in planned)
     LOGGER.info("study %s: %d of %d trials finished", study.study_name, finished, search.trials)
-    return StudyQueue(study, life, folder, search, config.run.seed, failures)
+    return StudyQueue(study, life, folder, search, config.run.seed, patience, failures)
 
 
 def _is_interrupted(trial: FrozenTrial) -> bool:
@@ -226,10 +239,10 @@ def _sampler(search: SearchConfig, seed: int) -> optuna.samplers.TPESampler:
 
 def _open_storage(
     folder: Path, search: SearchConfig
-) -> tuple[optuna.storages.BaseStorage, TrialLife]:
+) -> tuple[optuna.storages.BaseStorage, TrialLife, Patience | None]:
     if search.storage is None:
         journal = optuna.storages.journal.JournalFileBackend(str(folder / "study.journal"))
-        return optuna.storages.JournalStorage(journal), LockedLife(folder)
+        return optuna.storages.JournalStorage(journal), LockedLife(folder), None
     # A trial lasts longer than servers keep idle connections.
     options: dict[str, Any] = {"pool_pre_ping": True}
     try:
@@ -241,6 +254,10 @@ def _open_storage(
     except (ImportError, SQLAlchemyError) as error:
         raise ConfigError(
             f"search.storage: {search.storage} cannot be used: start the database, mend the URL or "
-            f"install its driver (psycopg2-binary for postgresql://). {error}"
+            "the password in ~/.pgpass, or install the driver (pip install -r "
+            f"requirements/postgresql.txt for postgresql://user@host:5432/database). {error}"
         ) from None
-    return database, HeartbeatLife(database.record_heartbeat)
+    patience = Patience(search.storage, optuna.exceptions.UpdateFinishedTrialError)
+    for name in _REPEATED:
+        setattr(database, name, patience.over(getattr(database, name)))
+    return database, HeartbeatLife(database.record_heartbeat), patience
