@@ -99,14 +99,23 @@ def read_yaml(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise ConfigError(f"{file}: no such configuration file; check --config")
     try:
-        values = yaml.load(file.read_text(encoding="utf-8"), Loader=_Yaml12Loader)  # noqa: S506
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{file}: not valid YAML: {error}") from None
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file}: not UTF-8 text ({error}); save it as UTF-8") from None
+    values = _parse_yaml(text, str(file))
     if values is None:
         return {}
     if not isinstance(values, dict):
         raise ConfigError(f"{file}: expected a mapping of sections, got {type(values).__name__}")
     return values
+
+
+def _parse_yaml(text: str, source: str) -> Any:
+    """Parse plain values; tags that would build Python objects are refused."""
+    try:
+        return yaml.load(text, Loader=_Yaml12Loader)  # noqa: S506
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise ConfigError(f"{source}: not valid YAML: {error}; mend it") from None
 
 
 def _read_with_bases(file: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -142,7 +151,7 @@ def _parse_override(text: str) -> dict[str, Any]:
     path, equals, value = text.partition("=")
     if not equals or not path:
         raise ConfigError(f"--set {text}: expected section.key=value")
-    return _nest(path.strip().split("."), yaml.load(value, Loader=_Yaml12Loader))  # noqa: S506
+    return _nest(path.strip().split("."), _parse_yaml(value, f"--set {text}"))
 
 
 def _nest(keys: list[str], value: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from src.config.grpo import GrpoConfig
 from src.config.training import (
@@ -22,6 +22,9 @@ from src.config.training import (
     Share,
     TrainConfig,
 )
+
+# Files made from it have longer names, and file systems take 255 bytes.
+_LONGEST_NAME = 100
 
 
 class Rehearsal(Section):
@@ -37,13 +40,25 @@ class RunConfig(Section):
     profile: str = "full"
     """Name of the profile, shown in every report."""
     name: str = "full"
-    """Folder under `output_root` that the stages of one pipeline run share."""
+    """Folder under `output_root` that the stages of one pipeline run share: one name, no path."""
     output_root: str = "results"
     """Folder for all runs, relative to the repository root."""
     seed: int = 17
     """Seed of data order, sampling, search and initialisation."""
     rehearsal: Rehearsal | None = None
     """What a rehearsal (`run_pipeline.py --rehearse`) changed; None for a run that counts."""
+
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, name: str) -> str:
+        """Refuse what is no folder's name below `output_root`, or reads as an option."""
+        plain = name.isprintable() and name == name.strip() and not set(name) & set("/\\")
+        if not plain or not name or name[0] in "-." or len(name.encode()) > _LONGEST_NAME:
+            raise ValueError(
+                "a run's name is one folder's: no / or \\, no . or - in front, no control "
+                f"characters, at most {_LONGEST_NAME} bytes; use run.output_root for another place"
+            )
+        return name
 
 
 class ModelConfig(Section):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import html
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -68,11 +69,13 @@ def render_page(report: Record, outcomes: Mapping[str, Record], run_folder: Path
         "shown": f"{len(problems)} of the {total} test problems, drawn by a hash of their names; "
         "the same problem in all stages, one line each.",
     }
-    # The one sequence that could end the script element early.
-    embedded = json.dumps(data, ensure_ascii=False, allow_nan=False).replace("</", "<\\/")
+    # No tag or comment of a text's own: `</script>` ends the element, `<!--<script>` hides its end.
+    embedded = json.dumps(data, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
     page = _TEMPLATE.read_text(encoding="utf-8")
-    title = f"{_kind(report)} {run_folder.name}"
-    return page.replace("@@TITLE@@", title).replace("@@DATA@@", embedded)
+    title = html.escape(f"{_kind(report)} {run_folder.name}")
+    # The title first: a text may hold the other's mark.
+    before, after = page.replace("@@TITLE@@", title, 1).rsplit("@@DATA@@", 1)
+    return f"{before}{embedded}{after}"
 
 
 def _kind(report: Record) -> str:

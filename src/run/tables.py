@@ -9,6 +9,7 @@ from typing import Any, Literal
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from utils.grading.faults import FAULTS
 
@@ -31,7 +32,8 @@ def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> N
         table.add_column(column, justify=justify, overflow="fold", no_wrap=longest <= _WHOLE)
         needed += max(min(longest, _WHOLE), *map(len, column.split("\n"))) + _BETWEEN
     for row in cells:
-        table.add_row(*row)
+        # Plain text: a name may hold [brackets], which rich reads as markup, or control codes.
+        table.add_row(*(Text(_printable(cell)) for cell in row))
     # A log file has no width of its own. In a narrow terminal lines run over; rich would cut
     # digits off.
     width = Console().width if sys.stdout.isatty() else _LOG_WIDTH
@@ -73,6 +75,10 @@ def percent(share: float | None) -> str:
 def interval(bounds: Sequence[float]) -> str:
     """Write an interval of shares in percent."""
     return f"[{percent(bounds[0])}, {percent(bounds[1])}]"
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 
 def _plain(value: Any) -> str:

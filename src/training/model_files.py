@@ -19,6 +19,7 @@ from src.training.checkpoints import DamagedCheckpointError, verify_checkpoint
 
 _LOCAL_ROOTS = {"assets", "checkpoints", "model", "models", "output", "outputs", "results", "runs"}
 _EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight")
+_PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _CHECKED = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -85,6 +86,13 @@ def check_checkpoint(folder: Path) -> None:
             raise ConfigError(f"{folder}: {name} is missing; this is not a complete checkpoint")
     read_model_config(folder)
     shards = sorted(folder.glob("*.safetensors"))
+    pickled = sorted(file.name for kind in _PICKLED for file in folder.glob(kind))
+    if not shards and pickled:
+        raise ConfigError(
+            f"{folder}: its weights are pickled ({', '.join(pickled[:3])}), and loading a pickle "
+            "runs whatever code it holds; convert them where you trust their source, and give "
+            "model.safetensors: AutoModelForCausalLM.from_pretrained(...).save_pretrained(...)"
+        )
     if not shards:
         raise ConfigError(f"{folder}: no *.safetensors file; this is not a complete checkpoint")
     _check_index(folder, {shard.name: _tensor_names(shard) for shard in shards})

@@ -94,6 +94,7 @@ def load_policy(path: str, config: Config, attention: str = "sdpa") -> PreTraine
         path,
         dtype=getattr(torch, config.model.weight_dtype),
         attn_implementation=attention,
+        use_safetensors=True,
         trust_remote_code=config.model.trust_remote_code,
     )
     model.config.use_cache = False
