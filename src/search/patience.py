@@ -8,12 +8,12 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import InterfaceError, OperationalError, PendingRollbackError
 
 from src.config.loading import ConfigError
 
 LOGGER = logging.getLogger(__name__)
-_AWAY = (OperationalError, InterfaceError)
+_AWAY = (OperationalError, InterfaceError, PendingRollbackError)
 _PAUSE_S = 1.0
 
 
@@ -24,12 +24,20 @@ class Patience:
         url: of the database, for messages.
         finished: what storing a trial's end raises where it is stored already; the repeated call
             may meet its own first attempt, whose answer was lost.
+        reset: forgets the broken connection and its open transaction.
         wait_s: how long the server may be away, in seconds.
     """
 
-    def __init__(self, url: str, finished: type[Exception], wait_s: float = 300.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        finished: type[Exception],
+        reset: Callable[[], None] = lambda: None,
+        wait_s: float = 300.0,
+    ) -> None:
         self._url = url
         self._finished = finished
+        self._reset = reset
         self._wait_s = wait_s
         self._given_up = False
         self._back = time.monotonic()
@@ -83,5 +91,6 @@ class Patience:
                 "database, then the same command again: finished trials are kept, and the one "
                 "that ran here waits again"
             ) from None
+        self._reset()
         time.sleep(_PAUSE_S)
         return since

@@ -257,7 +257,9 @@ def _open_storage(
             "the password in ~/.pgpass, or install the driver (pip install -r "
             f"requirements/postgresql.txt for postgresql://user@host:5432/database). {error}"
         ) from None
-    patience = Patience(search.storage, optuna.exceptions.UpdateFinishedTrialError)
+    patience = Patience(
+        search.storage, optuna.exceptions.UpdateFinishedTrialError, database.remove_session
+    )
     for name in _REPEATED:
         setattr(database, name, patience.over(getattr(database, name)))
     return database, HeartbeatLife(database.record_heartbeat), patience
