@@ -29,8 +29,7 @@ from src.config.loading import ROOT, ConfigError, dump_yaml, load_config, with_v
 from src.config.schema import Config
 from src.run.directory import FITTING_STAGES, GRPO_STAGE, SEARCH_STAGE, pipeline_folder
 from src.run.files import write_text_atomic
-from src.run.processes import end_with_parent
-from src.run.stopping import GRACE_S, Stopped, stoppable
+from src.run.stopping import GRACE_S, Stopped, end_with_parent, stoppable
 from src.stages.promises import broken_promises
 from src.stages.rehearsal import DEFAULT_FACTOR, describe_rehearsal, devices_here, rehearsed
 from utils.data.json_lines import DataError

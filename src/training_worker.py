@@ -21,7 +21,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from src.config.training import TrainConfig
 from src.engine.weight_probe import measure_probe, write_probe
 from src.run.metrics import MetricLog
-from src.run.progress import Progress
+from src.run.terminal import Progress
 from src.training.batching import Example, micro_batches, pack, shuffled_steps
 from src.training.checkpoints import Checkpoint, CheckpointStore
 from src.training.losses import add_chunked_loss, summed_nll, target_scores

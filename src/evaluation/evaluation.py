@@ -15,7 +15,7 @@ from src.engine.generator import Completion, Generator, sample_seed
 from src.evaluation.figures import EvalReport, summarise
 from src.evaluation.rows import PartialRows, Row, grade_rows
 from src.run.processes import process_count, process_rank
-from src.run.progress import Progress
+from src.run.terminal import Progress
 from src.training.batching import Example
 from src.training.checkpoints import recorded_hashes
 from src.training.parallel import gathered

@@ -20,7 +20,7 @@ from src.engine.swap_verifier import StaleWeightsError, SwapVerifier, check_numb
 from src.evaluation.evaluation import EvalTask, evaluate
 from src.evaluation.figures import EvalReport
 from src.evaluation.worker_process import Mailbox
-from src.run.processes import end_with_parent
+from src.run.stopping import end_with_parent
 from src.training.checkpoints import Checkpoint, verify_checkpoint
 from utils.drgrpo_grader import set_children
 

@@ -21,7 +21,7 @@ from src.report.search import describe_search
 from src.run.directory import SEARCH_STAGE
 from src.run.file_list import FILES, OUTCOME, describe_files
 from src.run.files import read_record, write_bytes_atomic, write_json_atomic, write_text_atomic
-from src.run.tables import interval, percent
+from src.run.terminal import interval, percent
 
 STAGES = ("step0_baseline", SEARCH_STAGE, "step2_sft", "step3_GRPO")
 Record = dict[str, Any]

@@ -17,8 +17,14 @@ from src.config.loading import ConfigError, dump_yaml, read_yaml, resolve_path
 from src.config.schema import Config
 from src.data.summary import summarise_data
 from src.run.file_list import FILES, OUTCOME, list_files
-from src.run.files import read_json, read_record, write_json_atomic, write_text_atomic
-from src.run.locks import claim_folder, file_lock
+from src.run.files import (
+    claim_folder,
+    file_lock,
+    read_json,
+    read_record,
+    write_json_atomic,
+    write_text_atomic,
+)
 from src.run.processes import is_main_process
 from src.run.provenance import MANIFEST, code_version, hardware, model_identity, package_versions
 from utils.data.hashing import file_sha256

@@ -126,7 +126,7 @@ def _matches(name: str, patterns: Mapping[str, str] | list[str]) -> bool:
 
 
 def _hashed_already(folder: Path) -> dict[Path, str]:
-    found = {}
+    found: dict[Path, str] = {}
     for description in folder.rglob(DESCRIPTION):
         written = read_record(description)
         named = written["sha256"]

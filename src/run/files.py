@@ -1,21 +1,24 @@
-"""Write and read the files of a run directory, so that no reader ever sees half of one.
+"""Write, read and lock the files of a run directory, so that no reader ever sees half of one.
 
 All that a run writes by itself goes through this module. A full disk ends in one paragraph; what a
-killed process left of a last line is taken for what it is.
+killed process left of a last line is taken for what it is. The kernel drops a lock with the process
+that holds it, however that process ends: nobody has to clear one away.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import logging
 import os
 import re
 import shutil
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from src.config.loading import ConfigError
 
@@ -225,3 +228,48 @@ def read_record(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ConfigError(f"{path}: expected a JSON object, got {type(found).__name__}; damaged")
     return found
+
+
+@contextmanager
+def file_lock(path: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Hold a lock inside the block; yield False where somebody else holds it and `wait` is off."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Opened for writing, which NFS asks of whoever locks exclusively.
+    with path.open("a") as file:
+        yield _lock(file, wait)
+
+
+def claim_folder(folder: Path) -> IO[str]:
+    """Take a folder for this process alone, until the returned file is closed or the process ends.
+
+    Raises:
+        ConfigError: naming the process that works in it.
+    """
+    path = folder.with_name(f".{folder.name}.lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.open("a+", encoding="utf-8")
+    if not _lock(file, wait=False):
+        file.seek(0)
+        holder = file.read().strip() or "unknown"
+        file.close()
+        raise ConfigError(
+            f"{folder}: another process ({holder}) is working in this folder; wait for it or end "
+            "it, or use another run.name"
+        )
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+    file.flush()
+    return file
+
+
+def _lock(file: IO[str], wait: bool) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise ConfigError(
+            f"{file.name}: this file system cannot lock files ({error}); set run.output_root to "
+            "one that can, such as a local disk or NFSv4"
+        ) from None
+    return True

@@ -6,9 +6,7 @@ starts: once CUDA or vLLM has initialised, changing them has no effect.
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -225,15 +223,6 @@ def worker_environment(config: Config) -> Iterator[None]:
         os.environ.clear()
         os.environ.update(before)
         os.sched_setaffinity(0, cores)
-
-
-def end_with_parent(number: int = signal.SIGKILL) -> None:
-    """Let the kernel send this process a signal when its parent ends, however that ends.
-
-    Of all signals SIGKILL alone reaches a process that has been stopped.
-    """
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, number)
 
 
 def wandb_mode(configured: str) -> WandbMode:

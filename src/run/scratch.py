@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from src.config.loading import ConfigError
-from src.run.locks import file_lock
+from src.run.files import file_lock
 
 _PREFIX = "math-stage-"
 _LOCK = "alive.lock"

@@ -6,6 +6,7 @@ what is under way is put away; one line and exit code 128 + signal follow.
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import signal
@@ -136,3 +137,12 @@ def _leave_terminal() -> None:
     for stream in (1, 2):
         if stat.S_ISCHR(os.fstat(stream).st_mode):
             os.dup2(nowhere, stream)
+
+
+def end_with_parent(number: int = signal.SIGKILL) -> None:
+    """Let the kernel send this process a signal when its parent ends, however that ends.
+
+    Of all signals SIGKILL alone reaches a process that has been stopped.
+    """
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, number)

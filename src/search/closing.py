@@ -16,10 +16,9 @@ from src.config.loading import nested_yaml
 from src.eval_worker import EvalWorker
 from src.evaluation.figures import EvalReport
 from src.run.directory import Run, read_outcome
-from src.run.files import write_text_atomic
-from src.run.locks import file_lock
+from src.run.files import file_lock, write_text_atomic
 from src.run.metrics import open_metric_log
-from src.run.tables import show_records
+from src.run.terminal import show_records
 from src.search.data import WHOLE
 from src.search.pruning import best_checkpoint, best_trials, merit
 from src.search.study import FrozenTrial, StudyQueue

@@ -12,7 +12,7 @@ from src.data.prompts import PromptTemplate
 from src.eval_worker import EvalWorker
 from src.evaluation.evaluation import EvalTask
 from src.run.directory import Run
-from src.run.locks import file_lock
+from src.run.files import file_lock
 from src.sft.examples import build_examples
 from src.sft.rejection_sampling import draw_traces, select_traces, trace_task
 from src.sft.rows import SftRow, rows_from_problems

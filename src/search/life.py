@@ -11,8 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from src.run.files import write_text_atomic
-from src.run.locks import file_lock
+from src.run.files import file_lock, write_text_atomic
 
 _TAKEN = "taken"
 

@@ -27,7 +27,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from src.config.loading import ConfigError
 from src.config.schema import Config
 from src.config.training import SearchConfig
-from src.run.locks import file_lock
+from src.run.files import file_lock
 from src.run.processes import process_count
 from src.search.life import HeartbeatLife, LockedLife, TrialLife, study_name
 from src.search.patience import Patience

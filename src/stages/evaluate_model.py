@@ -17,7 +17,7 @@ from src.evaluation.comparison import Scored, compare, read_scored, refuse_diffe
 from src.evaluation.regrading import Regraded, regrade
 from src.run.directory import pipeline_folder
 from src.run.files import write_json_atomic, write_jsonl_atomic
-from src.run.tables import percent, show, show_faults, show_scores
+from src.run.terminal import percent, show, show_faults, show_scores
 
 LOGGER = logging.getLogger(__name__)
 _SHOWN = 20

@@ -17,7 +17,7 @@ from src.evaluation.figures import EvalReport
 from src.run.directory import Run, pipeline_folder, read_outcome
 from src.run.files import write_json_atomic
 from src.run.metrics import MetricLog, open_metric_log
-from src.run.tables import show_faults, show_scores
+from src.run.terminal import show_faults, show_scores
 from src.training.batching import Example
 from src.training.checkpoints import Checkpoint, CheckpointStore, Score
 from src.training.policy import resolve_model

@@ -1,8 +1,9 @@
-"""Factorials, binomial coefficients and remainders of whole numbers, in any algebra."""
+"""Factorials, binomial coefficients and remainders, in any algebra; repeating decimals."""
 
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 from utils.grading.algebra import Algebra, V
 from utils.grading.exact_algebra import NotExactError
@@ -41,6 +42,13 @@ def remainder(algebra: Algebra[V], value: V, modulus: V) -> V:
     if not isinstance(number, int) or not isinstance(by, int) or by <= 0:
         raise NotExactError("remainder")
     return algebra.constant(number % by)
+
+
+def repeating_decimal(whole: str, fixed: str, period: str) -> Fraction:
+    """Return the value of a repeating decimal; 0.1(6) is 1/6."""
+    scale = 10 ** len(fixed)
+    repeating = Fraction(int(period), scale * (10 ** len(period) - 1))
+    return Fraction(int(whole + fixed or "0"), scale) + repeating
 
 
 def _natural(algebra: Algebra[V], value: V) -> int:

@@ -114,6 +114,9 @@ class _TreeAlgebra:
     def root(self, value: Tree, degree: int) -> Tree:
         return Tree("root", (value, degree))
 
+    def factorial(self, value: Tree) -> Tree:
+        return Tree("factorial", (value,))
+
     def as_rational(self, value: Tree) -> Fraction | int | None:
         if value.kind != "number":
             return None

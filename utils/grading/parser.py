@@ -154,7 +154,7 @@ class Parser(Generic[V]):
                 self._at += 1
                 value = counting.double_factorial(self._algebra, value)
             elif char == "!":
-                value = counting.factorial(self._algebra, value)
+                value = self._factorial(value)
             else:
                 value = self._algebra.degrees(value)
         if char == "^":
@@ -196,7 +196,7 @@ class Parser(Generic[V]):
         """Parse a decimal, a repeating decimal or a mixed number."""
         if match := _REPEATING.match(self._text, self._at):
             self._at = match.end()
-            return self._algebra.constant(_repeating_decimal(*match.groups()))
+            return self._algebra.constant(counting.repeating_decimal(*match.groups()))
         match = _NUMBER.match(self._text, self._at)
         if match is None:
             raise NotExactError("number")
@@ -243,7 +243,7 @@ class Parser(Generic[V]):
             return self._root()
         if name == "binom":
             top = self._argument(single_digit=True)
-            return counting.binomial(self._algebra, top, self._argument(single_digit=True))
+            return self._binomial(top, self._argument(single_digit=True))
         if name in _GREEK:
             return self._algebra.variable(name)
         if name in _FUNCTIONS:
@@ -318,6 +318,14 @@ class Parser(Generic[V]):
             raise NotExactError("ambiguous argument of a function")
         return value
 
+    def _factorial(self, value: V) -> V:
+        """Make n!."""
+        return counting.factorial(self._algebra, value)
+
+    def _binomial(self, top: V, bottom: V) -> V:
+        """Make a binomial coefficient."""
+        return counting.binomial(self._algebra, top, bottom)
+
     def _argument(self, *, single_digit: bool = False) -> V:
         """Parse the argument of a command or an exponent.
 
@@ -335,10 +343,3 @@ class Parser(Generic[V]):
 def _is_literal(text: str) -> bool:
     """Say whether the text is a plain number such as 3 or 0.5."""
     return bool(_NUMBER.fullmatch(text.strip(" +-")))
-
-
-def _repeating_decimal(whole: str, fixed: str, period: str) -> Fraction:
-    """Return the value of a repeating decimal; 0.1(6) is 1/6."""
-    scale = 10 ** len(fixed)
-    repeating = Fraction(int(period), scale * (10 ** len(period) - 1))
-    return Fraction(int(whole + fixed or "0"), scale) + repeating

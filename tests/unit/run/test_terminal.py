@@ -8,8 +8,7 @@ import sys
 
 import pytest
 
-from src.run.progress import Progress
-from src.run.tables import show, show_records, show_scores
+from src.run.terminal import Progress, show, show_records, show_scores
 
 FIGURES = {
     "n": 12345,
