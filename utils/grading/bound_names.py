@@ -58,18 +58,26 @@ def with_neutral_index(text: str) -> str:
     return re.sub(rf"(?<=_){name}(?![A-Za-z])", _ESCAPED, _renamed(text, name))
 
 
-def values_of_numbered(parts: list[str]) -> list[str] | None:
-    """Return the values of `x_1 = 2, x_2 = -3`, or of `x = 2, x = -3`; None for anything else."""
+def without_numbers(found: list[str], wanted: list[str]) -> tuple[list[str], list[str]]:
+    """Return the values of `x_1 = 2, x_2 = -3`, unless both sides are numbered so.
+
+    >>> without_numbers(["x_1=2", "x_2=-3"], ["-3", "2"])
+    (['2', '-3'], ['-3', '2'])
+    """
+    if all(any("_" in part.partition("=")[0] for part in parts) for parts in (found, wanted)):
+        return found, wanted  # x_1 and x_2 are two unknowns, each with its value
+    return _values(found) or found, _values(wanted) or wanted
+
+
+def _values(parts: list[str]) -> list[str] | None:
     relations = [structure.as_relation(part) for part in parts]
     if any(item is None or item.operators != "=" for item in relations):
         return None
-    named = [item.parts for item in relations if item and len(item.parts) == 2]
-    if (
-        len(named) != len(parts)
-        or len({re.sub(r"_\{?\d+\}?$", "", name) for name, _ in named}) != 1
-    ):
+    named = [item.parts for item in relations if item]
+    names = {re.sub(r"_\{?\d+\}?$", "", name) for name, *_ in named}
+    if len(names) != 1 or not structure.is_name(named[0][0]):
         return None
-    return [value for _, value in named] if structure.is_name(named[0][0]) else None
+    return [value for _, value in named]
 
 
 def _renamed(text: str, name: str) -> str:

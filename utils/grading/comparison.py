@@ -75,6 +75,8 @@ class Comparison(ExpressionComparison):
                 same = real_sets.same_pieces(found_set.pieces, wanted_set.pieces)
                 return self.decide("structure", same and same_name, answer, reference)
         found, wanted = self._elements(answer), self._elements(reference)
+        if len(found) == len(wanted) > 1:
+            found, wanted = bound_names.without_numbers(found, wanted)
         if len(found) == len(wanted) == 1:
             return self._equal_element(found[0], wanted[0])
         if self._equal_assignments(found, reference) or self._equal_assignments(wanted, answer):
@@ -97,7 +99,7 @@ class Comparison(ExpressionComparison):
         return self._equal_ordered([values[name] for name in sorted(values)], sequence.parts)
 
     def _elements(self, text: str) -> list[str]:
-        """Return the elements of a list; those of a set once each, and bare where numbered."""
+        """Return the elements of a list; those of a set once each."""
         parts = structure.elements(text)
         if len(parts) == 1:
             return parts
@@ -107,7 +109,7 @@ class Comparison(ExpressionComparison):
                 if not any(part == other or exact_verdict(part, other) for other in kept):
                     kept.append(part)
             return kept
-        return bound_names.values_of_numbered(parts) or parts
+        return parts
 
     def _equal_unordered(self, found: list[str], wanted: list[str]) -> bool:
         """Match the elements of two lists one to one, in any order."""

@@ -65,6 +65,9 @@ class ExpressionComparison:
         if words.is_text(answer) or words.is_text(reference):
             return self.decide("text", words.same_text(answer, reference), answer, reference)
         answer, reference = words.unwrapped(answer), words.unwrapped(reference)
+        if unit == "percent" and not wanted_unit and _is_small_share(answer):
+            share = bool(exact_verdict(f"({answer})/100", reference))
+            return self.decide("exact", share, answer, reference)
         if _same_but_for_degrees(answer, reference):
             return self.decide("text", True, answer, reference)
         if words.same_word(answer, reference):
@@ -84,8 +87,6 @@ class ExpressionComparison:
         if verdict is None:
             return self.equal_symbolically(answer, reference)
         unit, wanted_unit = units_of
-        if verdict and unit == "percent" and not wanted_unit and _is_small_share(answer):
-            verdict = False
         if not verdict and unit != wanted_unit:
             scales = {"percent": "({})/100", "degree": "({})π/180"}
             if scale := scales.get(unit):

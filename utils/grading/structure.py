@@ -20,6 +20,7 @@ _NAME = (
 )
 _SHORTEST_WORDS = 4
 _OPERATES = re.compile(
+    r"^(?:square|cube|sqrt|triple|thrice|root|log|factorial|power)d?$|"
     r"\b(?:minus|negative|(?:square|cube)d? (?:of|root)|root of|reciprocal|inverse|times|"
     r"of the (?:\w+ )?answer)\b",
     re.I,
@@ -143,6 +144,8 @@ def names_a_quantity(text: str) -> bool:
     """
     if is_name(text):
         return True
+    if text.isalpha() and len(text) >= _SHORTEST_WORDS:
+        return False  # words that are no name: triple = 5
     if _LETTERS_ALONE.fullmatch(text):
         letters = re.findall(_LETTER, text)
         return len(set(letters)) == len(letters)  # x+x = 4 says something of x

@@ -54,7 +54,7 @@ _CONDITION = re.compile(r"\\(?:text|mbox|mathrm|textrm)\s*\{\s*,?\s*(?:if|for|wh
 _ROW_ENDS = " ,.;\n\t"
 _SIUNITX = re.compile(r"\\(?:num|SI|qty)\s*\{([^{}]*)\}(?:\s*\{([^{}]*)\})?")
 _LEADING = re.compile(
-    r"(?:\s|\$|=(?!=)|⇒|⟹|∴|→|⟶|=>|->"
+    r"(?:\s|\$|=(?![=<>])|⇒|⟹|∴|→|⟶|=>|->"
     r"|\\(?:Rightarrow|implies|therefore|Longrightarrow|longrightarrow|to|rightarrow|iff|"
     r"Leftrightarrow|because|leadsto)(?![A-Za-z]))+"
 )

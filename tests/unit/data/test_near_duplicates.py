@@ -92,7 +92,7 @@ def test_a_training_file_of_copies_alone_is_refused(tmp_path):
 
 @pytest.mark.skipif(not MATH[0].is_file(), reason="the MATH files lie beside some checkouts only")
 def test_what_is_in_math_is_found():
-    """Brute force over all pairs finds 490 at this threshold; numbers and near together are as many."""
+    """Brute force over all pairs finds 490 at this threshold, as numbers and near together are."""
     config = with_values(
         Config(),
         {"data.source": "files", "data.train_file": str(MATH[0]), "data.test_file": str(MATH[1])},
