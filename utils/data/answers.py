@@ -7,10 +7,11 @@ import re
 from decimal import Decimal
 from typing import Any
 
-# What NuminaMath and its like write where a problem has no answer to compare.
-_NO_ANSWER = {
-    *("proof", "notfound", "not found", "no answer", "nan", "inf", "null", "n/a", "qed", "q.e.d"),
-    *("see solution", "omitted", "", "-", "?", r"\blacksquare", r"\square"),
+from utils.grading.equality import NO_ANSWERS
+
+# What the grader takes for no answer, and what data sets write beside that.
+_NO_ANSWER = NO_ANSWERS | {
+    *("inf", "qed", "q.e.d", "omitted", "", "-", "?", r"\blacksquare", r"\square"),
 }
 _WRAPPED = re.compile(r"\\(?:text|mathrm|textbf|mathbf|boxed)\s*\{(.*)\}")
 

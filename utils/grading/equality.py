@@ -29,7 +29,7 @@ _INVISIBLE = re.compile(
     "\ud800-\udfff\ufe00-\ufe0f\ufffe\uffff\U000e0000-\U000e007f]"
 )
 # What data sets write where a problem has no final answer (NuminaMath and its descendants).
-_NO_ANSWERS = frozenset(
+NO_ANSWERS = frozenset(
     ("notfound", "not found", "proof", "nan", "null", "n/a", "no answer", r"\text{proof}",
      r"\text{notfound}", "see solution")
 )  # fmt: skip
@@ -79,7 +79,7 @@ def explain(answer: str, reference: str, fast: bool = True) -> tuple[Verdict, li
 
 def is_scorable(reference: str) -> bool:
     """Say whether a reference states anything: not blank, balanced, no `notfound` or `proof`."""
-    if reference.strip(BLANK).casefold() in _NO_ANSWERS:
+    if reference.strip(BLANK).casefold() in NO_ANSWERS:
         return False
     depth = 0
     for brace in re.findall(r"(?<!\\)[{}]", reference):
