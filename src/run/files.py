@@ -165,7 +165,7 @@ def _lines(records: Sequence[dict[str, Any]]) -> bytes:
 
 def drop_torn_line(path: Path) -> None:
     """Take an unfinished last line off a file that grows by lines: its writer was killed."""
-    if not path.is_file():
+    if not path.is_file() or _ends_whole(path):
         return
     content = path.read_bytes()
     whole = content.rfind(b"\n") + 1
@@ -175,6 +175,13 @@ def drop_torn_line(path: Path) -> None:
             "%s: dropped the last %d bytes, a line that was not written to its end",
             *(path, len(content) - whole),
         )
+
+
+def _ends_whole(path: Path) -> bool:
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 1))
+        return file.read() in (b"", b"\n")
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:

@@ -20,6 +20,8 @@ import optuna
 from optuna import Trial
 from optuna import TrialPruned as TrialPruned
 from optuna.storages import RetryHeartbeatStaleTrialCallback as Retry
+from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal._file import get_lock_file
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
@@ -27,7 +29,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from src.config.loading import ConfigError
 from src.config.schema import Config
 from src.config.training import SearchConfig
-from src.run.files import file_lock
+from src.run.files import drop_torn_line, file_lock
 from src.run.processes import process_count
 from src.search.life import HeartbeatLife, LockedLife, TrialLife, study_name
 from src.search.patience import Patience
@@ -47,6 +49,20 @@ _REPEATED = (
     "set_trial_intermediate_value", "set_trial_user_attr", "set_trial_system_attr",
     "record_heartbeat",
 )  # fmt: skip
+
+
+class _Journal(JournalFileBackend):
+    """Optuna's journal, for processes that may die in the middle of a line.
+
+    Optuna reads past an unfinished last line, but would add the next one to it, and then nobody
+    could read the journal again.
+    """
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Add lines, after taking off what a killed process left of one."""
+        with get_lock_file(self._lock):
+            drop_torn_line(Path(self._file_path))
+        super().append_logs(logs)
 
 
 class FailedTrialsError(RuntimeError):
@@ -241,7 +257,7 @@ def _open_storage(
     folder: Path, search: SearchConfig
 ) -> tuple[optuna.storages.BaseStorage, TrialLife, Patience | None]:
     if search.storage is None:
-        journal = optuna.storages.journal.JournalFileBackend(str(folder / "study.journal"))
+        journal = _Journal(str(folder / "study.journal"))
         return optuna.storages.JournalStorage(journal), LockedLife(folder), None
     # A trial lasts longer than servers keep idle connections.
     options: dict[str, Any] = {"pool_pre_ping": True}

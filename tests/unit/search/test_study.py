@@ -55,6 +55,23 @@ def test_exactly_the_planned_trials_run_and_known_good_points_come_first(tmp_pat
     assert len(queue.trials()) == 6
 
 
+@pytest.mark.parametrize("opened_before", [False, True])
+def test_a_journal_whose_last_line_is_torn_loses_no_finished_trial(tmp_path, opened_before):
+    """By a process that was killed, or by a full disk; another one may have it open meanwhile."""
+    queue = open_queue(tmp_path)
+    for _ in range(3):
+        queue._take(objective)
+    before = [trial.value for trial in queue.trials("COMPLETE")]
+    with (tmp_path / "study.journal").open("ab") as file:
+        file.write(b'{"op_code":8,"worker_id":"gone","trial_id":3,"user_at')
+    if not opened_before:
+        queue = open_queue(tmp_path)
+    queue.work(objective, nothing)
+    again = open_queue(tmp_path).trials("COMPLETE")
+    assert [trial.value for trial in again][:3] == before
+    assert len(again) == 6
+
+
 def test_proposals_do_not_depend_on_who_takes_the_trial(tmp_path):
     """One process, or a new one for each trial: the same values."""
     (tmp_path / "one").mkdir()
@@ -232,9 +249,12 @@ def test_a_launcher_of_several_processes_is_refused(tmp_path, monkeypatch):
 def work_in_a_process(folder: Path, search: dict, victim: bool) -> None:
     """Work on the study, and write down each trial begun and ended.
 
-    The victim never ends its second trial; the others' first ones last until it is there.
+    The victim never ends its second trial; the others' first ones last until it is there. None
+    takes a trial before all three have started.
     """
     own = {"begin": 0}
+    (folder / f"started-{os.getpid()}").touch()
+    wait_until(lambda: len(list(folder.glob("started-*"))) == 3)
     stuck = folder / "victim_is_stuck"
 
     def slow(trial):
@@ -285,8 +305,8 @@ def test_three_processes_one_killed_lose_and_repeat_nothing(tmp_path, kind):
 
 
 def wait_until(condition) -> None:
-    for _ in range(600):
+    for _ in range(1200):
         if condition():
             return
         time.sleep(0.05)
-    raise AssertionError("waited 30 s in vain")
+    raise AssertionError("waited 60 s in vain")
