@@ -1,14 +1,18 @@
-"""Kill steps 0 and 2 at their writes, resume, and compare every file with the undisturbed run's.
+"""Kill a stage at its writes, resume, and compare every file with the undisturbed run's.
 
-    python -m tests.kill_matrix --every 2 --folder DIR
+    python -m tests.kill_matrix --every 5 --folder DIR [--stages step1_sft_hyper step3_GRPO]
 
-Prints a line for each moment: the write before which all processes were killed, and what differs
-after --resume. Times, speeds and memory are left out of the comparison.
+Prints a line for each moment: the write before which, or in half of which, all processes were
+killed, and what differs after --resume. Times, speeds and memory are left out of the comparison.
+In step 1 a killed trial runs again as the last one and the others meet another history, so trials
+are compared by their values: none lost, none twice, the same score wherever both runs finished it.
+Steps 0 to 2 run with a stand-in for the engine, step 3 with the real one.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
 import re
@@ -18,26 +22,34 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.conftest import ROOT, small_overrides
+from transformers import AutoTokenizer
+
+from tests.conftest import ROOT, TINY_BASE, small_overrides, two_layer_model
 
 SCRIPTS = {
     "step0_baseline": ("step0_baseLineModelEval.py", "baseline_config.yaml"),
+    "step1_sft_hyper": ("step1_sft_hyper.py", "sft_hyper_config.yaml"),
     "step2_sft": ("step2_sft.py", "sft_config.yaml"),
+    "step3_GRPO": ("train_trl.py", "grpo_config.yaml"),
 }
 LESS = {
     "data.test_rows": 12, "data.validation_rows": 8, "train.validation_rows": 8,
-    "data.train_rows": 32, "train.evaluate_every": 2, "train.epochs": 1, "train.batch_size": 8,
-    "train.keep": 1, "evaluation.prompts": "[]",
+    "data.train_rows": 128, "train.evaluate_every": 4, "train.epochs": 1, "train.batch_size": 8,
+    "train.keep": 1, "evaluation.prompts": "[]", "search.examples": 128, "search.trials": 3,
+    "search.rung_examples": "[64, 128]", "search.startup_trials": 1, "search.validation_rows": 8,
+    "search.enqueue": "[]", "search.rescore_top": 1, "grpo.init": "base", "grpo.steps": 2,
+    "grpo.validation_rows": 8, "grpo.evaluate_every": 1,
 }  # fmt: skip
 _VARIES = re.compile(r"_s$|_per_s$|^time_s$|^seconds$|memory|mfu|^started$|^ended$|files_sha256")
 _NOT_COMPARED = re.compile(
     r"\.log$|\.lock$|files\.json$|manifest\.json$|checkpoint\.json$|training_state\.pt$|config\.yaml$"
+    r"|/trl/|^trl/"
 )
 """What holds times, paths and hashes of those."""
 
 
 def run(stage: str, root: Path, at: int = 0, *, torn: bool = False, resume: bool = False) -> Any:
-    """Run a stage with the stand-in engine; kill it at a write, if any."""
+    """Run a stage; kill it at a write, if any."""
     script, config = SCRIPTS[stage]
     root.mkdir(parents=True, exist_ok=True)
     log = root / f"writes-{at}.txt"
@@ -47,7 +59,8 @@ def run(stage: str, root: Path, at: int = 0, *, torn: bool = False, resume: bool
     }  # fmt: skip
     command = [
         *(sys.executable, "-m", "tests.kill_point", str(ROOT / stage / script)),
-        *("--config", f"config/tiny/{config}", *small_overrides(root, **LESS)),
+        *("--config", f"config/tiny/{config}"),
+        *small_overrides(root, **LESS, **{"model.path": model_folder(root.parent.parent)}),
         *(["--resume"] if resume else []),
     ]
     done = subprocess.run(
@@ -57,6 +70,16 @@ def run(stage: str, root: Path, at: int = 0, *, torn: bool = False, resume: bool
     return done, log.read_text().splitlines() if log.is_file() else []
 
 
+def model_folder(folder: Path) -> Path:
+    """Return a model of two layers, which trains in no time; made once."""
+    model = folder / "model"
+    if not model.is_dir():
+        tokenizer = AutoTokenizer.from_pretrained(TINY_BASE)
+        two_layer_model(tokenizer, tied=True).save_pretrained(model)
+        tokenizer.save_pretrained(model)
+    return model
+
+
 def differences(one: Path, other: Path) -> Iterator[str]:
     """Name the files of two runs of a stage that differ by more than times."""
     mine, theirs = described(one), described(other)
@@ -64,6 +87,34 @@ def differences(one: Path, other: Path) -> Iterator[str]:
     for name in sorted(mine.keys() & theirs.keys()):
         if mine[name] != theirs[name]:
             yield f"{name}: differs"
+
+
+def study_differences(one: Path, other: Path) -> Iterator[str]:
+    """Say how the finished trials of two runs of a study differ, whatever their order."""
+    mine, theirs = _trials(one), _trials(other)
+    lost, new = theirs.keys() - mine.keys(), mine.keys() - theirs.keys()
+    yield from (f"trial with {values} lost" for values in sorted(lost))
+    yield from (f"trial with {values} is new" for values in sorted(new))
+    for values in sorted(mine.keys() & theirs.keys()):
+        if len(mine[values]) > 1:
+            yield f"trial with {values} ran to its end {len(mine[values])} times"
+        (state, score), (before, due) = mine[values][0], theirs[values][0]
+        if state == before and score != due:
+            yield f"trial with {values}: {score} instead of {due}"
+    for log in sorted(one.glob("trials/*/metrics.jsonl")):
+        steps = [json.loads(line)["step"] for line in log.read_text().split("\n")[:-1]]
+        if steps != sorted(steps):
+            yield f"{log.parent.name}: steps {steps}"
+
+
+def _trials(folder: Path) -> dict[str, list[tuple[str, str]]]:
+    found: dict[str, list[tuple[str, str]]] = {}
+    with (folder / "trials.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            if row["state"] in ("COMPLETE", "PRUNED"):
+                values = ", ".join(f"{k}={v}" for k, v in row.items() if k.startswith("train."))
+                found.setdefault(values, []).append((row["state"], row["value"]))
+    return found
 
 
 def described(folder: Path) -> dict[str, Any]:
@@ -95,14 +146,15 @@ def moment(stage: str, root: Path, whole: Path, at: int, *, torn: bool = False) 
     done, _ = run(stage, root, resume=True)
     if done.returncode:
         return [f"--resume ended with {done.returncode}: {done.stderr[-600:]}"]
-    return list(differences(root / "small" / stage, whole / "small" / stage))
+    compare = study_differences if stage == "step1_sft_hyper" else differences
+    return list(compare(root / "small" / stage, whole / "small" / stage))
 
 
 def main() -> int:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--folder", type=Path, required=True)
     options.add_argument("--every", type=int, default=1)
-    options.add_argument("--stages", nargs="+", default=["step0_baseline", "step2_sft"])
+    options.add_argument("--stages", nargs="+", default=list(SCRIPTS))
     given, failed = options.parse_args(), 0
     for stage in given.stages:
         whole = given.folder / stage / "whole"

@@ -2,9 +2,10 @@
 
     KILL_LOG=FILE KILL_AT=7 python -m tests.kill_point step2_sft/step2_sft.py --config ...
 
-The writes of trainer and evaluation worker are counted together, in the log. The engine is a
-stand-in whose completions depend on weights, prompt and seed alone, so that a run takes seconds.
-With KILL_TORN=1 the write that kills is half done.
+The writes of trainer and evaluation worker are counted together, in the log; in step 1 Optuna's
+journal counts, in step 3 each file of TRL's training state. But in step 3 the engine is a stand-in
+whose completions depend on weights, prompt and seed alone, so that a run takes seconds. With
+KILL_TORN=1 the write that kills is half done.
 """
 
 from __future__ import annotations
@@ -57,8 +58,14 @@ def _before(name: str, write: Callable[..., None]) -> Callable[..., None]:
 class StandInEngine:
     """Completions and losses from a hash of weights, text and seed."""
 
-    def __init__(self, model: str, config: object) -> None:
+    def __init__(self, model: str, config: object, after_step: object = None) -> None:
+        from transformers import AutoTokenizer
+
+        self._tokenizer = AutoTokenizer.from_pretrained(model)
         self.swap(Path(model))
+
+    def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        return [list(ids) for ids in self._tokenizer(list(texts))["input_ids"]]
 
     def swap(self, checkpoint: Path) -> None:
         self._weights = hashlib.sha256((checkpoint / "model.safetensors").read_bytes()).hexdigest()
@@ -94,6 +101,42 @@ def _plant() -> None:
     files.write_bytes_atomic = _before("write", files.write_bytes_atomic)
     files.append_jsonl = _before("append", files.append_jsonl)
     files.move_folder = _before("rename", files.move_folder)
+    stage = Path(sys.argv[1]).parent.name
+    if stage == "step1_sft_hyper":
+        _plant_in_journal()
+    if stage == "step3_GRPO":
+        _plant_in_torch()
+    else:
+        _plant_engine()
+
+
+def _plant_in_journal() -> None:
+    from optuna.storages.journal import JournalFileBackend
+
+    original = JournalFileBackend.append_logs
+
+    def append(self: JournalFileBackend, logs: list[dict[str, object]]) -> None:
+        _before("append", lambda path, content: original(self, content))(
+            Path(self._file_path), logs
+        )
+
+    JournalFileBackend.append_logs = append  # type: ignore[method-assign]
+
+
+def _plant_in_torch() -> None:
+    import torch
+
+    original = torch.save
+
+    def save(obj: object, f: object, *more: object, **named: object) -> None:
+        if isinstance(f, str | os.PathLike) and _counted("save", Path(f)):
+            _die()
+        original(obj, f, *more, **named)  # type: ignore[arg-type]
+
+    torch.save = save
+
+
+def _plant_engine() -> None:
     engine = types.ModuleType("src.engine.vllm_engine")
     engine.VllmEngine = StandInEngine  # type: ignore[attr-defined]
     sys.modules["src.engine.vllm_engine"] = engine

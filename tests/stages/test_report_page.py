@@ -8,24 +8,82 @@ import shutil
 import pytest
 from playwright.sync_api import sync_playwright
 
+from src.report.page import render_page
+from src.report.report import read_outcomes
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 
 
+# Each would set `window.ran`, or break the page, if any part of it were taken for markup.
+HOSTILE = (
+    "<script>window.ran = 1</script>",
+    "</script><script>window.ran = 1</script>",
+    "<!--<script>window.ran = 1",
+    '<img src=x onerror="window.ran = 1">',
+    '"><svg onload="window.ran = 1">',
+    "' onmouseover='window.ran = 1' x='",
+    "</pre></details></textarea></style><iframe srcdoc='<script>parent.ran = 1</script>'>",
+    "[a](javascript:window.ran=1) @@DATA@@ @@TITLE@@ ${window.ran = 1} {{window.ran = 1}}",
+    "=HYPERLINK(1)\u2028\u2029\u0000\u202e\x1b]0;title\x07",
+)
+
+
 @pytest.fixture
-def page(pipeline_run):
-    """The page of a finished run, with all that the console said."""
+def opened():
+    """Open a page file in the browser; what the console says fails the test."""
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         context = browser.new_context(offline=True, viewport={"width": 1100, "height": 900})
-        opened = context.new_page()
+        page = context.new_page()
         said = []
-        opened.on("console", lambda message: said.append(message.text))
-        opened.on("pageerror", lambda error: said.append(str(error)))
-        opened.goto((pipeline_run.folder / "report.html").as_uri())
-        yield opened
-        assert said == []
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("dialog", lambda dialog: said.append(dialog.message))
+        page.on("request", lambda asked: said.append(asked.url))
+
+        def goto(file):
+            page.goto(file.as_uri())
+            return page
+
+        yield goto
+        # The page's own file is all that is ever asked for.
+        assert [line for line in said if not line.endswith("/report.html")] == []
         browser.close()
+
+
+@pytest.fixture
+def page(pipeline_run, opened):
+    """The page of a finished run."""
+    return opened(pipeline_run.folder / "report.html")
+
+
+def test_texts_of_problems_and_completions_run_nothing(pipeline_run, opened, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(pipeline_run.folder, folder, ignore=shutil.ignore_patterns("wandb", "trl"))
+    for file in folder.glob("*/completions*.jsonl"):
+        rows = [json.loads(line) for line in file.read_text().split("\n")[:-1]]
+        for number, row in enumerate(rows):
+            text = HOSTILE[number % len(HOSTILE)]
+            row |= dict.fromkeys(("problem", "completion", "reference", "answer", "reason"), text)
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    page_file = folder / "report.html"
+    outcomes = read_outcomes(folder)
+    report = json.loads((folder / "report.json").read_text())
+    page_file.write_text(render_page(report, outcomes, folder, HOSTILE[0]))
+    page = opened(page_file)
+    problems = page.locator("#problems details")
+    assert problems.count() >= len(HOSTILE)
+    for number in range(len(HOSTILE)):
+        problems.nth(number).locator("summary").click()
+        problems.nth(number).hover()
+    assert HOSTILE[0] in page.locator("#problems").inner_text()
+    assert page.locator("#gain").inner_text() == HOSTILE[0]
+    for text in HOSTILE:
+        page.fill("#text", text)
+    assert page.evaluate("window.ran") is None
+    assert page.locator("iframe, #problems img, #problems svg, #problems a").count() == 0
+    assert page.title().endswith(folder.name)
 
 
 def test_the_table_states_what_the_stages_found(page, pipeline_run):
