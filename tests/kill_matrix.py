@@ -40,7 +40,9 @@ LESS = {
     "search.enqueue": "[]", "search.rescore_top": 1, "grpo.init": "base", "grpo.steps": 2,
     "grpo.validation_rows": 8, "grpo.evaluate_every": 1,
 }  # fmt: skip
-_VARIES = re.compile(r"_s$|_per_s$|^time_s$|^seconds$|memory|mfu|^started$|^ended$|files_sha256")
+_VARIES = re.compile(
+    r"_s$|_per_s$|^time_s$|^seconds$|memory|mfu|^started$|^ended$|files_sha256|^commit$"
+)
 _NOT_COMPARED = re.compile(
     r"\.log$|\.lock$|files\.json$|manifest\.json$|checkpoint\.json$|training_state\.pt$|config\.yaml$"
     r"|/trl/|^trl/"
