@@ -32,12 +32,17 @@ SCRIPTS = {
     "step2_sft": ("step2_sft.py", "sft_config.yaml"),
     "step3_GRPO": ("train_trl.py", "grpo_config.yaml"),
 }
+# All of them given, because what TPE proposes depends on the order in which trials end.
+POINTS = [
+    {"train.learning_rate": rate, "train.batch_size": 16, "train.weight_decay": 0.0}
+    for rate in (1e-5, 3e-5, 1e-4)
+]
 LESS = {
     "data.test_rows": 12, "data.validation_rows": 8, "train.validation_rows": 8,
     "data.train_rows": 128, "train.evaluate_every": 4, "train.epochs": 1, "train.batch_size": 8,
     "train.keep": 1, "evaluation.prompts": "[]", "search.examples": 128, "search.trials": 3,
     "search.rung_examples": "[64, 128]", "search.startup_trials": 1, "search.validation_rows": 8,
-    "search.enqueue": "[]", "search.rescore_top": 1, "grpo.init": "base", "grpo.steps": 2,
+    "search.enqueue": POINTS, "search.rescore_top": 1, "grpo.init": "base", "grpo.steps": 2,
     "grpo.validation_rows": 8, "grpo.evaluate_every": 1,
 }  # fmt: skip
 _VARIES = re.compile(

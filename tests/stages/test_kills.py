@@ -1,4 +1,4 @@
-"""Killed at a write and resumed, a stage ends as if it had been left alone; `kill_matrix` has all."""
+"""Killed at a write and resumed, a stage ends as if left alone; `tests.kill_matrix` has all writes."""
 
 from __future__ import annotations
 
