@@ -1,4 +1,4 @@
-"""Killed at a write and resumed, a stage ends as if left alone; `tests.kill_matrix` has all writes."""
+"""Killed at a write and resumed, a stage ends as if left alone; `tests.kill_matrix` tries all."""
 
 from __future__ import annotations
 
