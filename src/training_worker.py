@@ -265,6 +265,8 @@ class SftTrainer:
         while self._writing and (wait or self._writing[0][1].done()):
             checkpoint, future = self._writing.pop(0)
             future.result()
+            if not self._overlap and self._device.type == "cuda":
+                torch.cuda.empty_cache()  # for the engine that scores it on the same GPU
             yield checkpoint
 
     def _restore(self, rates: torch.optim.lr_scheduler.LRScheduler) -> tuple[int, int]:

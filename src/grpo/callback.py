@@ -204,7 +204,8 @@ class StageCallback(TrainerCallback):
         model = trainer.model_wrapped if trainer.is_deepspeed_enabled else trainer.model
         whole = trainer.accelerator.get_state_dict(model)
         probe = None if trainer.is_deepspeed_enabled else self._probe()
-        report = evaluate(trainer.engine(), self.task, checkpoint=f"step {step}", shared=True)
+        with trainer.engine_awake():
+            report = evaluate(trainer.engine(), self.task, checkpoint=f"step {step}", shared=True)
         if not is_main_process():
             return
         report = replace(report, seconds={"swap": swap_s} | report.seconds)
@@ -252,11 +253,12 @@ def score_best(
     """
     folder = gathered([store.best().folder if is_main_process() else None])[0]
     everywhere = all(gathered([folder.is_dir()]))
-    if not (everywhere or is_main_process()):
-        return None
-    verifier = SwapVerifier(trainer.engine(), tolerance, loaded="the last rollout's weights")
-    if trainer.settings.grpo.mode == "colocate" or is_main_process():
-        verifier.load(folder)
-    if everywhere:
-        gathered([folder])  # nobody generates before a shared server has the weights
-    return evaluate(verifier.engine, task, checkpoint=str(folder), shared=everywhere)
+    with trainer.engine_awake():  # to write what slept takes all processes
+        if not (everywhere or is_main_process()):
+            return None
+        verifier = SwapVerifier(trainer.engine(), tolerance, loaded="the last rollout's weights")
+        if trainer.settings.grpo.mode == "colocate" or is_main_process():
+            verifier.load(folder)
+        if everywhere:
+            gathered([folder])  # nobody generates before a shared server has the weights
+        return evaluate(verifier.engine, task, checkpoint=str(folder), shared=everywhere)

@@ -23,11 +23,12 @@ from src.stages.cards import (
     Change,
     card_memory_gib,
     engine_need,
+    engine_sleeps,
     grpo_changes,
     planned_fraction,
-    shared_fraction,
     smaller,
 )
+from src.stages.evaluation_engine import shared_fraction
 from src.stages.memory import GIB, grpo_memory_gib, training_memory_gib
 from src.stages.model_shape import model_shape
 
@@ -160,9 +161,19 @@ def _grpo_changes(config: Config, shortage: Shortage) -> Iterator[str]:
         yield _rollout_share(config, shortage)
     if shortage.kind != "out":
         yield from (_told(change, before) for change in smaller_passes)
+    if "sleep" in found and not _sleep_gains_nothing(config):
+        yield f"{found['sleep'].does}, so that the rollout engine gives its memory back meanwhile"
     for kind in ("optimizer", "processes", "server"):
         if kind in found:
             yield f"{_told(found[kind], before)}, as a new run without --resume"
+
+
+def _sleep_gains_nothing(config: Config) -> bool:
+    """Tell whether nothing is to be gained by letting the rollout engine sleep."""
+    card = card_memory_gib(config)
+    if card is None:
+        return is_cpu(config.devices.train)
+    return engine_sleeps(config, card, process_count(), launched_strategy())
 
 
 def _told(change: Change, before: float) -> str:

@@ -270,7 +270,9 @@ def test_an_engine_that_does_not_fit_has_no_share():
 def test_a_share_that_is_given_is_taken():
     config = settings("grpo.engine_memory_fraction=0.5")
     assert cards.rollout_fraction(config, usable_gib(24)) == 0.5
-    assert planned_fraction(config, usable_gib(40), 1, "ddp") is None
+    awake = settings("grpo.engine_memory_fraction=0.5", "engine.sleep=off")
+    assert planned_fraction(awake, usable_gib(40), 1, "ddp") is None
+    assert planned_fraction(config, usable_gib(40), 1, "ddp") == 0.5  # in turn with the trainer
     assert planned_fraction(config, usable_gib(80), 1, "ddp") == 0.5
     with pytest.raises(ConfigError, match="engine_memory_fraction"):
         settings("grpo.engine_memory_fraction=half")
@@ -281,7 +283,8 @@ def test_what_does_not_fit_is_refused_with_what_would(monkeypatch):
         cards.rollout_fraction(settings(), usable_gib(24))
     said = str(caught.value)
     assert "28.9 GiB of a GPU's 23.6" in said
-    assert "launch_trl.sh 4 --strategy fsdp2" in said
+    assert "grpo.optimizer=adamw_8bit" in said  # with an engine that sleeps meanwhile
+    assert "launch_trl.sh 2 --strategy fsdp2" in said
     monkeypatch.setattr(cards, "card_memory_gib", lambda _: usable_gib(24))
     with pytest.raises(ConfigError, match="What fits"):
         cards.check_card(settings())
@@ -355,13 +358,15 @@ def test_errors_about_memory_are_told_by_their_words(text, kind, in_evaluation):
     ("stage", "config", "text", "changes"),
     [
         ("step3_GRPO", settings(), CUDA_TEXT,
+         ["grpo.micro_batch_size=4", "grpo.engine_memory_fraction=", "engine.sleep=on"]),
+        ("step3_GRPO", settings("engine.sleep=on"), CUDA_TEXT,
          ["grpo.micro_batch_size=4", "grpo.engine_memory_fraction=", "grpo.optimizer=adamw_8bit"]),
         ("step3_GRPO", settings("grpo.gradient_checkpointing=false"), CUDA_TEXT,
          ["grpo.gradient_checkpointing=true", "grpo.micro_batch_size=4",
           "grpo.engine_memory_fraction="]),
         ("step3_GRPO", settings(), "Free memory on device cuda:0 (10.25/39.39 GiB) on startup is "
          "less than desired GPU memory", ["grpo.engine_memory_fraction=0.25", "micro_batch_size=4",
-                                          "grpo.optimizer=adamw_8bit"]),
+                                          "engine.sleep=on"]),
         ("step2_sft", settings("devices.eval=cuda:1", stage="sft"), CUDA_TEXT,
          ["train.micro_batch_size=4", "--num_processes 2", "train.max_tokens=1024"]),
         ("step2_sft", settings("devices.eval=cuda:0", stage="sft"),
