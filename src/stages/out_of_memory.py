@@ -41,6 +41,8 @@ _OUT = (
 )
 _KINDS = {"no cache": _NO_CACHE, "not free": _NOT_FREE, "out": _OUT}
 _EVALUATION = re.compile("could not be scored|evaluation engine could not start|eval-worker")
+# The note that src/training/memory_rehearsal.py leaves on the error.
+_REHEARSAL = re.compile(r"in the rehearsal of the largest micro-batch \([^)]*\)")
 # Of the error, quoted.
 _LONGEST_QUOTE = 200
 
@@ -52,6 +54,8 @@ class Shortage:
     kind: str
     quote: str
     in_evaluation: bool
+    rehearsal: str | None = None
+    """That it was in the rehearsal of the largest micro-batch, in words."""
 
 
 def find_shortage(error: BaseException) -> Shortage | None:
@@ -59,13 +63,20 @@ def find_shortage(error: BaseException) -> Shortage | None:
     seen: BaseException | None = error
     texts: list[str] = []
     while seen is not None and len(texts) < 10:
-        texts.append(f"{type(seen).__name__}: {seen}")
+        texts.append("\n".join([f"{type(seen).__name__}: {seen}", *_notes(seen)]))
         seen = seen.__cause__ or seen.__context__
     text = "\n".join(reversed(texts))
     for kind, pattern in _KINDS.items():
         if found := re.search(pattern, text, re.DOTALL):
-            return Shortage(kind, _quoted(text, found.start()), bool(_EVALUATION.search(text)))
+            quote, rehearsal = _quoted(text, found.start()), _REHEARSAL.search(text)
+            return Shortage(
+                kind, quote, bool(_EVALUATION.search(text)), rehearsal[0] if rehearsal else None
+            )
     return None
+
+
+def _notes(error: BaseException) -> list[str]:
+    return getattr(error, "__notes__", [])
 
 
 def end_out_of_memory(run: Run, error: BaseException) -> None:
@@ -86,6 +97,7 @@ def explain(stage: str, config: Config, shortage: Shortage, step: int | None) ->
     """Return the paragraph: what was done, what had been planned, what to change in which order."""
     doing = "in its evaluation worker" if shortage.in_evaluation else "in its own process"
     when = f"after step {step}" if step else "before a first step was logged"
+    when = f"{shortage.rehearsal}, {when}" if shortage.rehearsal else when
     changes = list(islice(_changes(stage, config, shortage), 3))
     listed = "; ".join(f"({number}) {change}" for number, change in enumerate(changes, 1))
     goes_on = "--resume goes on from the last saved state" if stage in _TRAINING else "start again"
