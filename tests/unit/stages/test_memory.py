@@ -18,7 +18,14 @@ import src.training.losses as losses
 from src.config.loading import ConfigError, load_config
 from src.run.directory import Run
 from src.stages import cards
-from src.stages.cards import EngineNeed, engine_fraction, engine_need, planned_fraction, usable_gib
+from src.stages.cards import (
+    EngineNeed,
+    engine_fraction,
+    engine_need,
+    engine_sleeps,
+    planned_fraction,
+    usable_gib,
+)
 from src.stages.memory import (
     GIB,
     Pass,
@@ -317,15 +324,21 @@ def test_the_sizing_table_is_what_the_formula_gives():
         if line.startswith(("| 1.5B", "| 7B"))
     ]
     assert len(rows) >= 6
-    for model, gpus, size, strategy, engine, micro, trainer, share in rows:
-        mode, processes = engine.split()[0], int(gpus.split()[0])
-        config = settings(*SIZES[model], f"grpo.micro_batch_size={micro}", f"grpo.mode={mode}")
+    for model, gpus, size, overlay, strategy, engine, micro, trainer, share in rows:
+        mode, processes = engine.split()[0].rstrip(","), int(gpus.split()[0])
+        files = ["config/grpo_config.yaml"]
+        files += [f"config/hardware/{overlay.strip('`')}.yaml"] if overlay != "-" else []
+        asked = [*SIZES[model], f"grpo.micro_batch_size={micro}", f"grpo.mode={mode}"]
+        config = load_config(files, asked)
+        if overlay != "-":
+            assert load_config(files).grpo.micro_batch_size == int(micro)
         assert not list(config.grpo.problems(processes))
         items = grpo_memory_gib(config, processes, strategy)
         assert f"{sum(items.values()):.1f}" == trainer
         card = usable_gib(float(size.split()[0]))
         planned = planned_fraction(config, card, processes, strategy)
         assert planned is not None
+        assert engine_sleeps(config, card, processes, strategy) == engine.endswith("sleeps")
         assert share == ("-" if mode == "server" else f"{planned * card:.1f} ({planned:g})")
 
 
