@@ -25,7 +25,7 @@ def rehearses(asked: Switch, device: torch.device) -> bool:
 
 
 def rehearse_memory(
-    once: Callable[[], None],
+    once: Callable[[], object],
     optimizer: torch.optim.Optimizer,
     name: OptimizerName,
     device: torch.device,
