@@ -2,15 +2,17 @@
 
     python run_pipeline.py --profile tiny
     python run_pipeline.py --profile tiny --steps 2,3
-    python run_pipeline.py --profile full --dry-run
+    python run_pipeline.py --profile full --hardware auto --dry-run
     python run_pipeline.py --profile full --rehearse
     python run_pipeline.py --verify results/tiny
 
 A step that finished under the same configuration is skipped, an interrupted one goes on where it
 was; --fresh starts over and keeps the earlier attempt aside. --rehearse runs the whole schedule
 with a tiny model, fewer rows and smaller batches on whatever machine, in results/<run>-rehearsal;
-the report lists what ran how often beside what was planned. --verify derives every figure of a
-finished run again from its stored completions and hashes, and says what does not match.
+the report lists what ran how often beside what was planned. --hardware puts an overlay of
+config/hardware/ over the full profile: the one named, or with `auto` what suits the GPUs here.
+--verify derives every figure of a finished run again from its stored completions and hashes, and
+says what does not match.
 """
 
 from __future__ import annotations
@@ -25,10 +27,13 @@ from functools import partial
 from pathlib import Path
 from signal import SIGTERM
 
+from src.config.hardware import AUTO, HARDWARE, Hardware, choose_hardware
 from src.config.loading import ROOT, ConfigError, dump_yaml, load_config, with_values
 from src.config.schema import Config
+from src.run.devices import gpu_memory_gb
 from src.run.directory import FITTING_STAGES, GRPO_STAGE, SEARCH_STAGE, pipeline_folder
 from src.run.files import write_text_atomic
+from src.run.processes import gpu_count, visible_gpus
 from src.run.stopping import GRACE_S, Stopped, end_with_parent, stoppable
 from src.stages.promises import broken_promises
 from src.stages.rehearsal import DEFAULT_FACTOR, describe_rehearsal, devices_here, rehearsed
@@ -72,34 +77,49 @@ def run_all(arguments: argparse.Namespace) -> int:
     """Do what the command line asks for; return the exit code."""
     if arguments.verify is not None:
         return verify(arguments.verify)
-    folder = PROFILES[arguments.profile]
     try:
-        configured = {number: configure(STEPS[number], folder, arguments)
+        hardware = chosen_hardware(arguments.hardware)
+        configured = {number: configure(STEPS[number], hardware, arguments)
                       for number in {0, *arguments.steps}}  # fmt: skip
     except (ConfigError, DataError) as error:
         LOGGER.error("%s", error)
         return 2
     for number in arguments.steps:
-        code = run_step(STEPS[number], *configured[number], arguments)
+        code = run_step(STEPS[number], *configured[number], hardware, arguments)
         if code:
             LOGGER.error("step %d ended with exit code %d; mend it and run again", number, code)
             return code
     if arguments.dry_run:
         return 0
-    file, overrides = configured[0]
-    return report(load_config([file], overrides))
+    return report(load_config(*configured[0]))
 
 
-def configure(step: Step, folder: str, arguments: argparse.Namespace) -> tuple[str, list[str]]:
-    """Return a step's configuration file and the overrides that go with it.
+def chosen_hardware(asked: str | None) -> Hardware | None:
+    """Return the overlay for what is asked for, and say which and why; None for none.
+
+    Raises:
+        ConfigError: when no overlay suits the GPUs here.
+    """
+    if asked is None:
+        return None
+    hardware, why = choose_hardware(asked, gpu_memory_gb(visible_gpus()) if asked == AUTO else [])
+    LOGGER.info("hardware: %s, %s", hardware.file, why)
+    return hardware
+
+
+def configure(
+    step: Step, hardware: Hardware | None, arguments: argparse.Namespace
+) -> tuple[list[str], list[str]]:
+    """Return a step's configuration files and the overrides that go with them.
 
     Raises:
         ConfigError, DataError: when the configuration or the data cannot be used.
     """
-    file = f"{folder}/{step.config}"
-    config = load_config([file], arguments.set)
+    files = [f"{PROFILES[arguments.profile]}/{step.config}"]
+    files += [hardware.file] if hardware else []
+    config = load_config(files, arguments.set)
     if not arguments.rehearse:
-        return file, arguments.set
+        return files, arguments.set
     for line in broken_promises(step.stage, config):
         LOGGER.warning("%s: %s", step.stage, line)
     small = rehearsed(config, arguments.rehearse_factor)
@@ -115,13 +135,19 @@ def configure(step: Step, folder: str, arguments: argparse.Namespace) -> tuple[s
     write_text_atomic(overlay, dump_yaml(small))
     # What the command line asks for wins over the search's result in a real run.
     asked = [setting.partition("=")[0].strip() for setting in arguments.set]
-    return str(overlay), [f"{path}={_value(small, path)}" for path in asked]
+    return [str(overlay)], [f"{path}={_value(small, path)}" for path in asked]
 
 
-def run_step(step: Step, file: str, overrides: list[str], arguments: argparse.Namespace) -> int:
+def run_step(
+    step: Step,
+    files: list[str],
+    overrides: list[str],
+    hardware: Hardware | None,
+    arguments: argparse.Namespace,
+) -> int:
     """Run one step to its end and return its exit code."""
-    processes = [str(arguments.processes)] if step.launcher[0].endswith(".sh") else []
-    command = [*step.launcher, *processes, "--config", file]
+    command = [*step.launcher, *launch_options(step, hardware, arguments)]
+    command += [part for file in files for part in ("--config", file)]
     command += [part for value in overrides for part in ("--set", value)]
     command += ["--dry-run"] if arguments.dry_run else []
     command += [] if arguments.fresh or arguments.dry_run else ["--resume"]
@@ -135,6 +161,19 @@ def run_step(step: Step, file: str, overrides: list[str], arguments: argparse.Na
         # The step says that it was stopped, and what goes on from where.
         stop.told = running.wait() == 128 + stop.number
         raise
+
+
+def launch_options(
+    step: Step, hardware: Hardware | None, arguments: argparse.Namespace
+) -> list[str]:
+    """Return for step 3 on how many processes it runs, and how they share the policy out."""
+    if not step.launcher[0].endswith(".sh"):
+        return []
+    processes = arguments.processes or (hardware.gpus if hardware else 1)
+    options = [str(processes)]
+    if hardware and processes > 1 and (gpu_count() or arguments.dry_run):
+        options += ["--strategy", hardware.strategy]
+    return options
 
 
 def report(config: Config) -> int:
@@ -182,7 +221,12 @@ def parse_arguments() -> argparse.Namespace:
         default=[0, 1, 2, 3],
         help="steps to run, such as 2,3",
     )
-    parser.add_argument("--processes", type=int, default=1, help="processes (GPUs) of step 3")
+    parser.add_argument(
+        "--hardware",
+        choices=(AUTO, *sorted(item.name for item in HARDWARE)),
+        help="overlay for the full profile's GPUs; auto: by what is here",
+    )
+    parser.add_argument("--processes", type=int, help="processes (GPUs) of step 3 (default: 1)")
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C")
     parser.add_argument("--dry-run", action="store_true", help="print every step's plan")
     parser.add_argument(
@@ -201,6 +245,8 @@ def parse_arguments() -> argparse.Namespace:
         "--resume", action="store_true", help="go on with an existing run (the default)"
     )
     arguments = parser.parse_args()
+    if arguments.hardware and arguments.profile != "full":
+        parser.error("--hardware is for the full profile; the others run on a CPU")
     if not set(arguments.steps) <= set(range(len(STEPS))):
         parser.error("--steps takes numbers from 0 to 3, such as 2,3")
     return arguments

@@ -59,11 +59,15 @@ class EvalWorker:
     Args:
         model: folder or hub id the engine starts with.
         tasks: what each split name means.
+        sleeps: whether the engine gives its GPU's memory back while nothing is scored.
     """
 
-    def __init__(self, config: Config, model: str, tasks: Mapping[str, EvalTask]) -> None:
+    def __init__(
+        self, config: Config, model: str, tasks: Mapping[str, EvalTask], *, sleeps: bool = False
+    ) -> None:
         devices = config.devices.model_copy(update={"eval": evaluation_device(config)})
-        self._config = config.model_copy(update={"devices": devices})
+        engine = config.engine.model_copy(update={"sleep": "on" if sleeps else "off"})
+        self._config = config.model_copy(update={"devices": devices, "engine": engine})
         self._model = model
         self._tasks = dict(tasks)
         self._idle = not is_main_process()

@@ -22,9 +22,16 @@ from src.config.training import TrainConfig
 from src.engine.weight_probe import measure_probe, write_probe
 from src.run.metrics import MetricLog
 from src.run.terminal import Progress
-from src.training.batching import Example, micro_batches, pack, shuffled_steps
+from src.training.batching import (
+    Example,
+    largest_micro_batch,
+    micro_batches,
+    pack,
+    shuffled_steps,
+)
 from src.training.checkpoints import Checkpoint, CheckpointStore
 from src.training.losses import add_chunked_loss, summed_nll, target_scores
+from src.training.memory_rehearsal import rehearse_memory, rehearses
 from src.training.optimization import Schedule, build_optimizer, learning_rate_factor
 from src.training.parallel import ParallelPolicy, bfloat16_autocast
 from src.training.policy import save_policy
@@ -115,9 +122,10 @@ class SftTrainer:
         if resume:
             self._metrics.rewind(first)
         self._parallel.model.train()
-        batches = shuffled_steps(
-            examples, self._config.batch_size, schedule.total_examples, self._seed
-        )
+        order = (examples, self._config.batch_size, schedule.total_examples, self._seed)
+        if rehearses(self._config.memory_rehearsal, self._device):
+            self._rehearse(list(shuffled_steps(*order))[first : schedule.steps], first)
+        batches = shuffled_steps(*order)
         with (
             Progress("training", schedule.steps, "steps", done=first) as progress,
             ThreadPoolExecutor(1, "checkpoint-writer") as writer,
@@ -154,6 +162,37 @@ class SftTrainer:
         """Return the main process's choice in every process."""
         return self._parallel.agree(choice)
 
+    def _rehearse(self, batches: Sequence[Sequence[Example]], step: int) -> None:
+        """Pass through the largest micro-batch of the steps to come, in every process."""
+        if not batches:
+            return
+        config, parallel = self._config, self._parallel
+        largest = largest_micro_batch(batches, config.micro_batch_size, parallel.processes)
+        tokens = sum(len(example.ids) for example in largest)
+        said = f"{len(largest)} sequences, {tokens:,} tokens"
+        taken = rehearse_memory(
+            lambda: self._pass(largest, 1 / tokens, last=False),
+            parallel.optimizer, config.optimizer, self._device, said,
+        )  # fmt: skip
+        self._metrics.log(taken, step=step)
+
+    def _pass(
+        self, examples: Sequence[Example], share: float, *, last: bool
+    ) -> tuple[torch.Tensor, int]:
+        """Run one micro-batch; return its summed loss times `share`, and the tokens computed.
+
+        Args:
+            last: of the step, after which gradients are exchanged.
+        """
+        packed = pack(examples, self._device)
+        with self._parallel.synchronise(last=last):
+            with self._autocast():
+                nll = summed_nll(self._parallel.model, self._attention, packed)
+            loss = nll * share
+            # Gradients are averaged over processes; the sum is wanted.
+            (loss * self._parallel.processes).backward()
+        return loss.detach(), packed.ids.numel()
+
     def _step(self, batch: Sequence[Example], step: int) -> StepResult:
         started = time.perf_counter()
         parallel = self._parallel
@@ -164,15 +203,11 @@ class SftTrainer:
         computed = 0
         for place, group in enumerate(mine, 1):
             # A process without a sequence of its own runs one for nothing: others wait for it.
-            packed = pack(group or batch[:1], self._device)
-            with parallel.synchronise(last=place == len(mine)):
-                with self._autocast():
-                    nll = summed_nll(parallel.model, self._attention, packed)
-                loss = nll * (bool(group) / target_tokens)
-                # Gradients are averaged over processes; the sum is wanted.
-                (loss * parallel.processes).backward()
-            summed += loss.detach()  # read once a step: reading waits for the device
-            computed += packed.ids.numel()
+            loss, tokens = self._pass(
+                group or batch[:1], bool(group) / target_tokens, last=place == len(mine)
+            )
+            summed += loss  # read once a step: reading waits for the device
+            computed += tokens
         total = parallel.summed(summed.item())
         norm = parallel.clip_gradients(self._config.max_grad_norm)
         self._check_finite(total, norm, step, batch)
@@ -265,6 +300,8 @@ class SftTrainer:
         while self._writing and (wait or self._writing[0][1].done()):
             checkpoint, future = self._writing.pop(0)
             future.result()
+            if not self._overlap and self._device.type == "cuda":
+                torch.cuda.empty_cache()  # for the engine that scores it on the same GPU
             yield checkpoint
 
     def _restore(self, rates: torch.optim.lr_scheduler.LRScheduler) -> tuple[int, int]:

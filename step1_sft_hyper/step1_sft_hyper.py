@@ -32,6 +32,7 @@ def main(config: Config, run: Run) -> None:
     from src.search.trials import TRIAL_FAILURES, TrialRunner, keep_best
     from src.sft.examples import build_examples, log_left_out
     from src.sft.rows import training_rows
+    from src.stages.evaluation_engine import evaluation_sleeps
     from src.stages.model_check import check_model
     from src.training.policy import check_architecture, load_policy, load_tokenizer, resolve_model
 
@@ -44,7 +45,8 @@ def main(config: Config, run: Run) -> None:
     taught = training_rows(config, problems, prompt)
     run.begin(data=taught.provenance(problems), model=model)
     queue = open_study(run.folder, config, TRIAL_FAILURES)
-    with EvalWorker(config, model, search_tasks(config, problems, prompt, tokenizer)) as worker:
+    tasks = search_tasks(config, problems, prompt, tokenizer)
+    with EvalWorker(config, model, tasks, sleeps=evaluation_sleeps(config)) as worker:
         rows = taught.rows
         if config.sft.source == "rejection_sampling":
             rows = drawn_rows(run, problems, prompt, worker)

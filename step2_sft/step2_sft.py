@@ -28,6 +28,7 @@ def main(config: Config, run: Run) -> None:
     from src.run.processes import is_main_process
     from src.sft.fine_tuning import FineTuning, fine_tuning_tasks
     from src.sft.rows import training_rows
+    from src.stages.evaluation_engine import evaluation_sleeps
     from src.stages.model_check import check_model
     from src.stages.scoring import score_on_test, test_task
     from src.training.policy import check_architecture, load_tokenizer, resolve_model
@@ -41,7 +42,7 @@ def main(config: Config, run: Run) -> None:
     taught = training_rows(config, problems, prompt)
     run.begin(data=taught.provenance(problems), model=model)
     tasks = fine_tuning_tasks(config, problems, prompt, tokenizer)
-    with EvalWorker(config, model, tasks) as worker:
+    with EvalWorker(config, model, tasks, sleeps=evaluation_sleeps(config)) as worker:
         tuning = FineTuning(run, model, tokenizer, worker, tasks)
         if config.sft.source == "rejection_sampling":
             store = tuning.by_expert_iteration(problems, prompt)

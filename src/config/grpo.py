@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from src.config.training import OptimizerName, Positive, Section, Share
+from src.config.training import OptimizerName, Positive, Section, Share, Switch
 
 
 class RewardWeights(Section):
@@ -105,6 +105,8 @@ class GrpoConfig(Section):
     """Last part of the token limit in which the overlong penalty rises."""
     gradient_checkpointing: bool = True
     """Recompute activations in the backward pass."""
+    memory_rehearsal: Switch = "auto"
+    """As `train.memory_rehearsal`, with the longest prompt and completions at the limit."""
     mask_truncated: bool = False
     """Leave completions cut by the token limit out of the loss."""
     evaluate_every: Positive = 25

@@ -20,6 +20,7 @@ from src.config.training import (
     Section,
     SftDataConfig,
     Share,
+    Switch,
     TrainConfig,
 )
 
@@ -144,6 +145,9 @@ class EngineConfig(Section):
     """KV cache on a CPU, in GiB."""
     enforce_eager: bool = False
     """Skip CUDA graphs and compilation: slower decoding, faster start."""
+    sleep: Switch = "auto"
+    """Give back the rollout engine's GPU memory while the trainer on the same GPU trains; `auto`:
+    where both do not fit otherwise."""
     start_timeout_s: Positive = 3600
     """Longest that an evaluation worker may take to load its model and compile, in seconds."""
     no_answer_timeout_s: Positive = 900
@@ -239,6 +243,7 @@ class Config(Section):
         if data.source == "files" and not (data.train_file and data.test_file):
             yield "data.train_file and data.test_file: both are needed with data.source: files"
         yield from self._optimizer_problems()
+        yield from self._sleep_problems()
         beyond = [k for k in self.evaluation.pass_at if k > self.sampling.samples]
         if beyond:
             yield (
@@ -261,6 +266,11 @@ class Config(Section):
                     f"{section}.optimizer: {name} makes up for the rounding of bfloat16 weights, "
                     f"but model.weight_dtype is {dtype}; set that to bfloat16, or use adamw"
                 )
+
+    def _sleep_problems(self) -> Iterator[str]:
+        device = self.devices.train
+        if self.engine.sleep == "on" and device.startswith("cpu"):
+            yield f"engine.sleep: on, but vLLM has no sleep on {device} (devices.train); use auto"
 
     def search_problems(self) -> Iterator[str]:
         """Say what keeps step 1 from comparing trials fairly; other steps do not read `search`."""

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(gt=0)]
 Scalar = int | float | bool | str
+Switch = Literal["auto", "on", "off"]
 OptimizerName = Literal["adamw", "adamw_8bit", "adamw_bf16_kahan"]
 # Of a training run whose configuration does not say how often.
 _EVALUATIONS = 10
@@ -72,6 +73,9 @@ class TrainConfig(Section):
     """Longest training sequence; longer examples are left out and counted."""
     gradient_checkpointing: bool = True
     """Recompute activations in the backward pass."""
+    memory_rehearsal: Switch = "auto"
+    """Pass once through the largest micro-batch of the run before its first step, for nothing, so
+    that too little memory shows at once; `auto`: on a GPU."""
     attention: Literal["packed", "sdpa"] = "packed"
     """Attention over packed sequences: torch's variable-length kernels, or transformers' masks."""
     compile: bool = False

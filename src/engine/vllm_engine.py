@@ -54,6 +54,14 @@ class VllmEngine:
         """Load another checkpoint of the same architecture into the running engine."""
         swap_weights(self._llm, checkpoint)
 
+    def sleep(self) -> None:
+        """Give the GPU's memory back; the weights wait in the host's."""
+        self._llm.sleep(level=1)
+
+    def wake(self) -> None:
+        """Be as before the sleep, with an empty KV cache."""
+        self._llm.wake_up()
+
     def differing_layers(self, checkpoint: Path) -> list[str]:
         """List the layers that hold other weights than a checkpoint, to the bit."""
         return differing_layers(_model_runner(self._llm).get_model(), checkpoint)
@@ -153,6 +161,7 @@ def engine_arguments(model: str, config: Config) -> dict[str, Any]:
     if not on_gpu:
         arguments |= CPU_ARGUMENTS
     else:
+        arguments["enable_sleep_mode"] = engine.sleep == "on"
         arguments["gpu_memory_utilization"] = engine.memory_fraction / (2 if shares_gpu else 1)
     return arguments
 

@@ -82,6 +82,8 @@ def serve(config: Config, model: str, tasks: Mapping[str, EvalTask], mailbox: Ma
 
             engine = VllmEngine(model, config, after_step=mailbox.beat)
             check_numbers(engine, model)
+            if sleeps := config.engine.sleep == "on":
+                engine.sleep()
         except Exception as error:  # noqa: BLE001 - the worker's boundary
             mailbox.send(EngineStarted(trouble_of(error)))
             return
@@ -92,8 +94,13 @@ def serve(config: Config, model: str, tasks: Mapping[str, EvalTask], mailbox: Ma
             message = mailbox.take()
             if isinstance(message, EvalTask):
                 known[message.name] = message
-            else:
-                mailbox.send(_answer(message, known, verifier, mailbox.beat))
+                continue
+            if sleeps:
+                engine.wake()
+            answer = _answer(message, known, verifier, mailbox.beat)
+            if sleeps:
+                engine.sleep()  # before the trainer goes on
+            mailbox.send(answer)
     except (EOFError, BrokenPipeError):
         return
 

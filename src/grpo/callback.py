@@ -7,10 +7,12 @@ import math
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import (
     TrainerCallback,
     TrainerControl,
@@ -33,6 +35,7 @@ from src.run.processes import is_main_process
 from src.stages.plan import describe_batch
 from src.stages.scoring import record_validation
 from src.training.checkpoints import CheckpointStore
+from src.training.memory_rehearsal import rehearse_memory, rehearses
 from src.training.parallel import gathered
 from src.training.policy import save_policy
 from src.training.throughput import memory_gib, peak_flops
@@ -72,6 +75,7 @@ class StageCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Score the starting policy, so that training that only harms keeps it as the best."""
+        self._rehearse(state.global_step)
         if state.global_step == 0:
             # An attempt that was killed before its first save is done over from here.
             self.metrics.rewind(-1)
@@ -204,7 +208,8 @@ class StageCallback(TrainerCallback):
         model = trainer.model_wrapped if trainer.is_deepspeed_enabled else trainer.model
         whole = trainer.accelerator.get_state_dict(model)
         probe = None if trainer.is_deepspeed_enabled else self._probe()
-        report = evaluate(trainer.engine(), self.task, checkpoint=f"step {step}", shared=True)
+        with trainer.engine_awake():
+            report = evaluate(trainer.engine(), self.task, checkpoint=f"step {step}", shared=True)
         if not is_main_process():
             return
         report = replace(report, seconds={"swap": swap_s} | report.seconds)
@@ -217,12 +222,40 @@ class StageCallback(TrainerCallback):
         checkpoint = self.store.save(step, step * self._grpo.completions_per_step, write)
         record_validation(self.store, self.metrics, checkpoint, {"validation": report})
 
+    def _rehearse(self, step: int) -> None:
+        """Pass through the largest micro-batch there can be, in every process."""
+        trainer, limit = self.trainer, self.trainer.settings.sampling.max_completion_tokens
+        device, prompt = trainer.accelerator.device, trainer.source.longest_prompt
+        # DeepSpeed keeps gradients where they cannot be thrown away.
+        if trainer.is_deepspeed_enabled or not rehearses(self._grpo.memory_rehearsal, device):
+            return
+        said = f"{self._grpo.micro_batch_size} completions of {limit:,} tokens after {prompt:,}"
+        taken = rehearse_memory(
+            lambda: pass_through(trainer, prompt),
+            trainer.optimizer, self._grpo.optimizer, device, said,
+        )  # fmt: skip
+        self.metrics.log(taken, step=step)
+
     def _probe(self) -> Probe:
         """Measure the probe on the policy where it is, sharded or not."""
         trainer = self.trainer
         sharded = trainer.is_fsdp_enabled
         policy = trainer.model if sharded else trainer.accelerator.unwrap_model(trainer.model)
         return measure_probe(policy, trainer.processing_class, trainer.accelerator.device)
+
+
+def pass_through(trainer: PolicyTrainer, prompt_tokens: int) -> None:
+    """Run a forward and backward pass on made-up completions of full length."""
+    grpo, columns = trainer.settings.grpo, trainer.settings.sampling.max_completion_tokens
+    rows, device = grpo.micro_batch_size, trainer.accelerator.device
+    ids = torch.ones(rows, prompt_tokens + columns, dtype=torch.long, device=device)  # (B, P + C)
+    ids[:, 0] = torch.arange(rows) // grpo.group_size  # each group has a prompt of its own
+    model = trainer.model_wrapped.train()
+    # Sharded gradients are exchanged in each pass of training too.
+    alone = nullcontext() if trainer.is_fsdp_enabled else trainer.accelerator.no_sync(model)
+    with alone:
+        scores, _ = trainer._scored(model, ids, torch.ones_like(ids), columns, None)
+        scores.mean().backward()
 
 
 def train(trainer: PolicyTrainer, callback: StageCallback, *, resume: bool) -> None:
@@ -252,11 +285,12 @@ def score_best(
     """
     folder = gathered([store.best().folder if is_main_process() else None])[0]
     everywhere = all(gathered([folder.is_dir()]))
-    if not (everywhere or is_main_process()):
-        return None
-    verifier = SwapVerifier(trainer.engine(), tolerance, loaded="the last rollout's weights")
-    if trainer.settings.grpo.mode == "colocate" or is_main_process():
-        verifier.load(folder)
-    if everywhere:
-        gathered([folder])  # nobody generates before a shared server has the weights
-    return evaluate(verifier.engine, task, checkpoint=str(folder), shared=everywhere)
+    with trainer.engine_awake():  # to write what slept takes all processes
+        if not (everywhere or is_main_process()):
+            return None
+        verifier = SwapVerifier(trainer.engine(), tolerance, loaded="the last rollout's weights")
+        if trainer.settings.grpo.mode == "colocate" or is_main_process():
+            verifier.load(folder)
+        if everywhere:
+            gathered([folder])  # nobody generates before a shared server has the weights
+        return evaluate(verifier.engine, task, checkpoint=str(folder), shared=everywhere)

@@ -47,6 +47,11 @@ class ProblemStream:
     def __len__(self) -> int:
         return len(self._problems)
 
+    @property
+    def longest_prompt(self) -> int:
+        """Tokens of the longest prompt."""
+        return max(len(problem.prompt_ids) for problem in self._problems)
+
     def at(self, position: int) -> RolloutProblem:
         """Return the problem at a position from 0 on."""
         number, place = divmod(position, len(self._problems))

@@ -45,6 +45,11 @@ class RolloutSource:
         self.cursor = 0
         """Position in the stream of the next group."""
 
+    @property
+    def longest_prompt(self) -> int:
+        """Tokens of the longest prompt that may be drawn."""
+        return self._stream.longest_prompt
+
     def draw(self, pool: RolloutPool) -> Drawn:
         """Draw the groups of the next step; all processes must call this together."""
         grpo, seed = self._config.grpo, self._config.run.seed

@@ -36,6 +36,7 @@ from src.engine.generator import Generator, RolloutPool
 from src.engine.layer_check import LiveTensors, RecordedTensors
 from src.engine.server_engine import BoundedServer, ServerEngine, ServerRolloutPool
 from src.engine.server_requests import check_server
+from src.engine.sleeping import SleepCycle
 from src.engine.swap_verifier import StaleWeightsError
 from src.engine.vllm_engine import (
     CPU_ARGUMENTS,
@@ -90,6 +91,9 @@ class PolicyTrainer(GRPOTrainer):
             # TRL's client lives in the main process alone; every process samples its own share.
             client = getattr(self.vllm_generation, "vllm_client", None)
             self._server = BoundedServer(client or VLLMClient(base_url=url), url, timeout_s)
+        # TRL puts an engine that is to sleep to sleep as it builds it.
+        sleeps = self.use_vllm and self.args.vllm_enable_sleep_mode
+        self._cycle = SleepCycle(self.vllm_generation.llm if sleeps else None)
         if self.use_vllm:
             self._sync_in_trl = self.vllm_generation.sync_weights
             self.vllm_generation.sync_weights = self.sync_weights
@@ -106,6 +110,14 @@ class PolicyTrainer(GRPOTrainer):
             context, device = self.settings.engine.max_model_tokens, self.accelerator.device
             return ServerEngine(self._server, self._tokenizer, context, device)
         return VllmEngine.around(self.vllm_generation.llm)
+
+    @contextmanager
+    def engine_awake(self) -> Iterator[None]:
+        """Let the engine sample inside the block; where it slept, with weights that come anew."""
+        if self._cycle.asleep:
+            self.vllm_generation.sync_weights()
+        with self._cycle.awake():
+            yield
 
     def _pool(self) -> RolloutPool:
         sampling, floor = self.settings.sampling, self.settings.grpo.min_completion_tokens
@@ -126,6 +138,7 @@ class PolicyTrainer(GRPOTrainer):
                 with self._server.answers():
                     self._sync_in_trl()
                 return
+            self._cycle.wake_weights()
             # TRL's own way calls the engine once a parameter, and fails on layers that vLLM has
             # packed for a CPU. Its iterator gathers what is sharded, one parameter at a time.
             given = generation._iter_named_params()
@@ -142,10 +155,12 @@ class PolicyTrainer(GRPOTrainer):
                 f"after the weight sync {len(stale)} layers of the rollout engine hold "
                 f"other weights than the policy: {', '.join(stale[:5])}"
             )
+        self._cycle.weights_proven()
 
     def _draw_rollouts(self) -> dict[str, list[Any]]:
         """Draw this step's groups and return them as TRL wants them."""
-        self.drawn = self.source.draw(self._pool())
+        with self.engine_awake():
+            self.drawn = self.source.draw(self._pool())
         self.clock.add("generate", self.drawn.generate_s)
         self.clock.add("grade", self.drawn.grade_s)
         return training_rows(self.drawn, self.settings, self._tokenizer.eos_token_id)

@@ -8,7 +8,7 @@ from typing import Any
 from src.config.schema import Config
 from src.run.devices import is_cpu
 from src.run.processes import launched_sharding, process_count
-from src.stages.cards import cuda_memory_gib, rollout_fraction
+from src.stages.cards import cuda_memory_gib, rollout_fraction, rollout_sleeps
 
 TRL_METRICS = {
     "loss": "train/loss",
@@ -65,6 +65,7 @@ def trl_values(config: Config, output_folder: Path) -> dict[str, Any]:
         "vllm_mode": grpo.mode,
         "vllm_server_base_url": grpo.server_url,
         "vllm_gpu_memory_utilization": rollout_fraction(config, cuda_memory_gib(config)),
+        "vllm_enable_sleep_mode": rollout_sleeps(config, cuda_memory_gib(config)),
         "vllm_max_model_length": config.engine.max_model_tokens,
         "save_strategy": "steps",
         "save_steps": grpo.save_every,

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from src.config.schema import Config
+from src.data.row_counts import sft_rows, test_rows
 from src.run.directory import GRPO_STAGE, SEARCH_STAGE
 from src.run.files import read_json, read_jsonl
-from src.stages.row_counts import sft_rows, test_rows
 from src.training.optimization import EarlyStopping
 
 Record = dict[str, Any]

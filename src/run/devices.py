@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from glob import glob
 from pathlib import Path
 
@@ -25,6 +26,24 @@ def present_gpus() -> int:
     # Windows' Linux subsystem has one device file for all cards.
     listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
     return listed.stdout.count("GPU ")
+
+
+def gpu_memory_gb(names: Sequence[str]) -> list[float]:
+    """Return the memory of GPUs as nvidia-smi counts it, in GB of 2^30 bytes.
+
+    Empty where there is no nvidia-smi to ask.
+
+    Args:
+        names: as CUDA_VISIBLE_DEVICES names them.
+    """
+    if not names or shutil.which("nvidia-smi") is None:
+        return []
+    query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    listed = subprocess.run(
+        [*query, f"--id={','.join(names)}"], capture_output=True, text=True, check=False
+    )
+    lines = [line.strip() for line in listed.stdout.splitlines()]
+    return [float(line) / 1024 for line in lines if line.replace(".", "").isdigit()]
 
 
 def device_index(device: str, name: str) -> int | None:

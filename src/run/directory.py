@@ -37,7 +37,8 @@ FITTING_STAGES = (SEARCH_STAGE, "step2_sft")
 MEMORY_SETTINGS = (
     *("train.micro_batch_size", "train.gradient_checkpointing", "devices.eval"),
     *("grpo.micro_batch_size", "grpo.gradient_checkpointing", "grpo.engine_memory_fraction"),
-    *("engine.memory_fraction", "engine.max_sequences", "engine.enforce_eager"),
+    *("engine.memory_fraction", "engine.max_sequences", "engine.enforce_eager", "engine.sleep"),
+    *("train.memory_rehearsal", "grpo.memory_rehearsal"),
 )
 """Settings that a run may go on with other values of: they change what it takes, not what it is."""
 PATIENCE_SETTINGS = (

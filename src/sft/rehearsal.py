@@ -9,9 +9,9 @@ from src.config.loading import with_values
 from src.config.schema import Config
 from src.data.problems import load_problems
 from src.data.prompts import load_prompt
+from src.data.row_counts import sft_rows
 from src.sft.examples import BuiltExamples, build_examples
 from src.sft.rows import SftRow, rows_from_problems
-from src.stages.row_counts import sft_rows
 from src.training.policy import load_tokenizer, resolve_model
 
 # Problems looked at for each that is wanted.

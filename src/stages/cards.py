@@ -8,23 +8,25 @@ from __future__ import annotations
 
 import logging
 import math
-import shutil
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from src.config.loading import ConfigError, with_values
 from src.config.schema import Config
-from src.run.devices import is_cpu
+from src.run.devices import gpu_memory_gb, is_cpu
 from src.run.processes import (
-    evaluation_device,
     launched_strategy,
     process_count,
     training_device,
     training_gpus,
     visible_gpus,
 )
-from src.stages.memory import GIB, STRATEGIES, grpo_memory_gib
+from src.stages.memory import (
+    GIB,
+    STRATEGIES,
+    grpo_between_steps_gib,
+    grpo_memory_gib,
+)
 from src.stages.model_shape import model_shape
 
 LOGGER = logging.getLogger(__name__)
@@ -32,8 +34,8 @@ ASSUMED_GB = (24, 40, 80)
 """Cards that the plan speaks of where none is present."""
 # Of a card's nominal gigabytes of 2^30 bytes, what CUDA gives out: 23.6 of 24, 39.4 of 40.
 _USABLE = 0.985
-# Of the card, left free: the estimate is one.
-_MARGIN = 0.05
+MARGIN = 0.05
+"""Of the card, left free: the estimate is one."""
 # Sequences of full length that the engine's cache must have room for.
 _LEAST_SEQUENCES = 16
 # Tokens of a prefill that vLLM measures itself with, as TRL sets it (vllm_generation.py).
@@ -85,11 +87,10 @@ def engine_need(config: Config, processes: int) -> EngineNeed:
     widths = 3 * shape.intermediate_size + 4 * shape.hidden_size
     activations = each * _PREFILL_TOKENS * widths
     sampler = 4 * _SAMPLER_TABLES * sequences * shape.vocabulary
-    fixed = _KERNELS_GIB + (0.0 if engine.enforce_eager else _GRAPHS_GIB)
     a_token = 2 * each * shape.layers * shape.key_width
     return EngineNeed(
         weights=each * shape.parameters / GIB,
-        workspace=(activations + sampler) / GIB + fixed,
+        workspace=(activations + sampler) / GIB + kept_asleep_gib(config),
         a_sequence=a_token * engine.max_model_tokens / GIB,
         sequences=sequences,
     )
@@ -101,7 +102,7 @@ def engine_fraction(card_gib: float, trainer_gib: float, need: EngineNeed) -> fl
     >>> engine_fraction(40.0, 28.0, EngineNeed(3.0, 1.0, 0.05, 256))
     0.25
     """
-    left = card_gib * (1 - _MARGIN) - trainer_gib
+    left = card_gib * (1 - MARGIN) - trainer_gib
     if left < need.least:
         return None
     if need.most < left:
@@ -113,13 +114,49 @@ def planned_fraction(
     config: Config, card_gib: float, processes: int, strategy: str
 ) -> float | None:
     """Return the share of a card that the rollout engine would take; None where it does not fit."""
-    trainer = sum(grpo_memory_gib(config, processes, strategy).values())
-    given = config.grpo.engine_memory_fraction
     if config.grpo.mode == "server":
-        return 0.0 if trainer <= card_gib * (1 - _MARGIN) else None
+        trainer = sum(grpo_memory_gib(config, processes, strategy).values())
+        return 0.0 if trainer <= card_gib * (1 - MARGIN) else None
+    sleeps = engine_sleeps(config, card_gib, processes, strategy)
+    return _share(config, card_gib, processes, strategy, sleeps=sleeps)
+
+
+def engine_sleeps(config: Config, card_gib: float, processes: int, strategy: str) -> bool:
+    """Tell whether the rollout engine sleeps while the trainer trains.
+
+    `auto`: where the two do not fit beside one another, and do in turn.
+    """
+    if config.engine.sleep != "auto" or config.grpo.mode == "server":
+        return config.engine.sleep == "on" and config.grpo.mode != "server"
+    awake, in_turn = (
+        _share(config, card_gib, processes, strategy, sleeps=sleeps) for sleeps in (False, True)
+    )
+    return awake is None and in_turn is not None
+
+
+def freed_by_sleep_gib(config: Config, share_gib: float, processes: int) -> float:
+    """Return what an engine of so many GiB gives back while it sleeps: weights and KV cache."""
+    return share_gib - engine_need(config, processes).workspace
+
+
+def _share(
+    config: Config, card_gib: float, processes: int, strategy: str, *, sleeps: bool
+) -> float | None:
+    """Return the engine's share beside a trainer that trains, or in turn with it."""
+    given = config.grpo.engine_memory_fraction
+    beside = sum(grpo_memory_gib(config, processes, strategy).values())
+    if sleeps:
+        if beside + kept_asleep_gib(config) > card_gib * (1 - MARGIN):
+            return None
+        beside = grpo_between_steps_gib(config, processes, strategy)
     if given != "auto":
-        return given if trainer + given * card_gib <= card_gib else None
-    return engine_fraction(card_gib, trainer, engine_need(config, processes))
+        return given if beside + given * card_gib <= card_gib else None
+    return engine_fraction(card_gib, beside, engine_need(config, processes))
+
+
+def kept_asleep_gib(config: Config) -> float:
+    """Return what an engine keeps even while it sleeps: CUDA graphs and its kernels' buffers."""
+    return _KERNELS_GIB + (0.0 if config.engine.enforce_eager else _GRAPHS_GIB)
 
 
 def rollout_fraction(config: Config, card_gib: float | None) -> float:
@@ -140,32 +177,26 @@ def rollout_fraction(config: Config, card_gib: float | None) -> float:
     found = planned_fraction(config, card_gib, processes, strategy)
     if found is None:
         raise ConfigError(_does_not_fit(config, card_gib, processes, strategy))
-    reserved = found * card_gib
+    reserved, need = found * card_gib, engine_need(config, processes)
     LOGGER.info(
         "the rollout engine takes %.3f of a GPU of %.1f GiB: %.1f GiB, room for %d of %d sequences",
-        found, card_gib, reserved, engine_need(config, processes).cached(reserved),
-        engine_need(config, processes).sequences,
+        found, card_gib, reserved, need.cached(reserved), need.sequences,
     )  # fmt: skip
     return found
 
 
-def beside_training(config: Config, card_gib: float, trainer_gib: float) -> str:
-    """Say whether SFT fits on a card, with the evaluation engine where that shares it."""
-    if evaluation_device(config) != config.devices.train:
-        return "fits" if trainer_gib <= card_gib else "does not fit"
-    half = config.engine.memory_fraction / 2
-    if trainer_gib + half * card_gib <= card_gib:
-        return f"fits, with {half * card_gib:.1f} GiB for the evaluation engine"
-    fraction = shared_fraction(config, card_gib, trainer_gib)
-    if fraction is None:
-        return "does not fit"
-    return f"fits with --set engine.memory_fraction={fraction:g}"
+def rollout_sleeps(config: Config, card_gib: float | None) -> bool:
+    """Tell whether this run's rollout engines sleep while the trainers train.
 
-
-def shared_fraction(config: Config, card_gib: float, trainer_gib: float) -> float | None:
-    """Return the `engine.memory_fraction` whose half fits beside SFT; None where nothing does."""
-    share = engine_fraction(card_gib, trainer_gib, engine_need(config, 1))
-    return None if share is None else math.floor(200 * share) / 100
+    All processes must say the same, so the smallest of their cards counts where it is known.
+    """
+    smallest = card_memory_gib(config) or card_gib
+    if smallest is None:
+        return False
+    sleeps = engine_sleeps(config, smallest, process_count(), launched_strategy())
+    if sleeps:
+        LOGGER.info("the rollout engine sleeps while the trainer trains (engine.sleep)")
+    return sleeps
 
 
 def check_card(config: Config) -> None:
@@ -191,14 +222,8 @@ def card_memory_gib(config: Config) -> float | None:
     """
     gpus = visible_gpus()
     names = [gpus[index] for index in training_gpus(config) if index < len(gpus)]
-    if not names or shutil.which("nvidia-smi") is None:
-        return None
-    query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
-    listed = subprocess.run(
-        [*query, f"--id={','.join(names)}"], capture_output=True, text=True, check=False
-    )
-    sizes = [float(line) for line in listed.stdout.split() if line.replace(".", "").isdigit()]
-    return min(sizes) / 1024 * _USABLE if sizes else None
+    sizes = gpu_memory_gb(names)
+    return min(sizes) * _USABLE if sizes else None
 
 
 def cuda_memory_gib(config: Config) -> float | None:
@@ -243,6 +268,9 @@ def grpo_changes(config: Config, processes: int, strategy: str) -> Iterator[Chan
         config = with_values(config, {"grpo.gradient_checkpointing": True})
         does = "--set grpo.gradient_checkpointing=true"
         yield Change("checkpointing", does, config, processes, strategy)
+    if grpo.mode == "colocate" and config.engine.sleep != "on":
+        asleep = with_values(config, {"engine.sleep": "on"})
+        yield Change("sleep", "--set engine.sleep=on", asleep, processes, strategy)
     for size in smaller(grpo.micro_batch_size):
         cut = with_values(config, {"grpo.micro_batch_size": size})
         does = f"--set grpo.micro_batch_size={size}"

@@ -83,6 +83,16 @@ def grpo_memory_gib(config: Config, processes: int, strategy: str) -> dict[str, 
     return _by_item(config, one, processes, strategy)
 
 
+def training_between_steps_gib(config: Config, processes: int, strategy: str) -> float:
+    """Estimate what SFT's trainer keeps of each device while a checkpoint is scored, in GiB."""
+    return _between_steps(config, Pass(0, 0, True, "chunked"), processes, strategy)
+
+
+def grpo_between_steps_gib(config: Config, processes: int, strategy: str) -> float:
+    """Estimate what GRPO's trainer keeps of each device while rollouts are drawn, in GiB."""
+    return _between_steps(config, Pass(0, 0, True, "fused"), processes, strategy)
+
+
 def host_memory_gib(config: Config, processes: int, *, checkpoints_copied: bool) -> float:
     """Estimate the largest load on a machine's own memory, in GiB.
 
@@ -159,6 +169,14 @@ def _optimizer_bytes(config: Config, one: Pass, weight: int) -> float:
     """
     name = (config.train if one.loss == "chunked" else config.grpo).optimizer
     return {"adamw": 2 * weight, "adamw_8bit": 2 + 8 / 256, "adamw_bf16_kahan": 3 * weight}[name]
+
+
+def _between_steps(config: Config, one: Pass, processes: int, strategy: str) -> float:
+    """Gradients are let go of after a step, but for DeepSpeed's, which has buffers for them."""
+    held = _held(config, model_shape(config), one, processes, strategy)
+    if not strategy.startswith("zero"):
+        del held["gradients"]
+    return sum(held.values()) / GIB + (0 if is_cpu(config.devices.train) else _CUDA_GIB)
 
 
 class _Whole:

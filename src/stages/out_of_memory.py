@@ -23,11 +23,12 @@ from src.stages.cards import (
     Change,
     card_memory_gib,
     engine_need,
+    engine_sleeps,
     grpo_changes,
     planned_fraction,
-    shared_fraction,
     smaller,
 )
+from src.stages.evaluation_engine import shared_fraction
 from src.stages.memory import GIB, grpo_memory_gib, training_memory_gib
 from src.stages.model_shape import model_shape
 
@@ -40,6 +41,8 @@ _OUT = (
 )
 _KINDS = {"no cache": _NO_CACHE, "not free": _NOT_FREE, "out": _OUT}
 _EVALUATION = re.compile("could not be scored|evaluation engine could not start|eval-worker")
+# The note that src/training/memory_rehearsal.py leaves on the error.
+_REHEARSAL = re.compile(r"in the rehearsal of the largest micro-batch \([^)]*\)")
 # Of the error, quoted.
 _LONGEST_QUOTE = 200
 
@@ -51,6 +54,8 @@ class Shortage:
     kind: str
     quote: str
     in_evaluation: bool
+    rehearsal: str | None = None
+    """That it was in the rehearsal of the largest micro-batch, in words."""
 
 
 def find_shortage(error: BaseException) -> Shortage | None:
@@ -58,13 +63,20 @@ def find_shortage(error: BaseException) -> Shortage | None:
     seen: BaseException | None = error
     texts: list[str] = []
     while seen is not None and len(texts) < 10:
-        texts.append(f"{type(seen).__name__}: {seen}")
+        texts.append("\n".join([f"{type(seen).__name__}: {seen}", *_notes(seen)]))
         seen = seen.__cause__ or seen.__context__
     text = "\n".join(reversed(texts))
     for kind, pattern in _KINDS.items():
         if found := re.search(pattern, text, re.DOTALL):
-            return Shortage(kind, _quoted(text, found.start()), bool(_EVALUATION.search(text)))
+            quote, rehearsal = _quoted(text, found.start()), _REHEARSAL.search(text)
+            return Shortage(
+                kind, quote, bool(_EVALUATION.search(text)), rehearsal[0] if rehearsal else None
+            )
     return None
+
+
+def _notes(error: BaseException) -> list[str]:
+    return getattr(error, "__notes__", [])
 
 
 def end_out_of_memory(run: Run, error: BaseException) -> None:
@@ -85,6 +97,7 @@ def explain(stage: str, config: Config, shortage: Shortage, step: int | None) ->
     """Return the paragraph: what was done, what had been planned, what to change in which order."""
     doing = "in its evaluation worker" if shortage.in_evaluation else "in its own process"
     when = f"after step {step}" if step else "before a first step was logged"
+    when = f"{shortage.rehearsal}, {when}" if shortage.rehearsal else when
     changes = list(islice(_changes(stage, config, shortage), 3))
     listed = "; ".join(f"({number}) {change}" for number, change in enumerate(changes, 1))
     goes_on = "--resume goes on from the last saved state" if stage in _TRAINING else "start again"
@@ -160,9 +173,19 @@ def _grpo_changes(config: Config, shortage: Shortage) -> Iterator[str]:
         yield _rollout_share(config, shortage)
     if shortage.kind != "out":
         yield from (_told(change, before) for change in smaller_passes)
+    if "sleep" in found and not _sleep_gains_nothing(config):
+        yield f"{found['sleep'].does}, so that the rollout engine gives its memory back meanwhile"
     for kind in ("optimizer", "processes", "server"):
         if kind in found:
             yield f"{_told(found[kind], before)}, as a new run without --resume"
+
+
+def _sleep_gains_nothing(config: Config) -> bool:
+    """Tell whether nothing is to be gained by letting the rollout engine sleep."""
+    card = card_memory_gib(config)
+    if card is None:
+        return is_cpu(config.devices.train)
+    return engine_sleeps(config, card, process_count(), launched_strategy())
 
 
 def _told(change: Change, before: float) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from src.config.schema import Config
 from src.data.prompts import load_prompt
+from src.data.row_counts import sft_rows, test_rows, train_rows, validation_rows
 from src.run.devices import device_index, is_cpu
 from src.run.processes import (
     evaluation_device,
@@ -16,12 +17,14 @@ from src.run.processes import (
 )
 from src.stages.cards import (
     ASSUMED_GB,
-    beside_training,
     card_memory_gib,
     engine_need,
+    engine_sleeps,
+    freed_by_sleep_gib,
     planned_fraction,
     usable_gib,
 )
+from src.stages.evaluation_engine import beside_training
 from src.stages.memory import (
     STRATEGIES,
     grpo_memory_gib,
@@ -30,7 +33,6 @@ from src.stages.memory import (
 )
 from src.stages.model_shape import model_shape
 from src.stages.promises import broken_promises
-from src.stages.row_counts import sft_rows, test_rows, train_rows, validation_rows
 
 
 def describe_plan(stage: str, config: Config) -> str:
@@ -174,7 +176,7 @@ def _training_memory(config: Config, processes: int) -> Iterator[str]:
         yield _itemised(strategy, items)
         if not is_cpu(config.devices.train):
             for name, card in _cards(config).items():
-                yield f"              {name}: {beside_training(config, card, sum(items.values()))}"
+                yield f"              {name}: {beside_training(config, card, processes, strategy)}"
     yield from _host(config, checkpoints_copied=True)
 
 
@@ -195,10 +197,13 @@ def _rollout_engine(config: Config, card_gib: float, processes: int, strategy: s
         return "does not fit"
     if config.grpo.mode == "server":
         return "fits"
-    need, reserved = engine_need(config, processes), share * card_gib
+    need, reserved, asleep = engine_need(config, processes), share * card_gib, ""
+    if engine_sleeps(config, card_gib, processes, strategy):
+        freed = freed_by_sleep_gib(config, reserved, processes)
+        asleep = f"; it sleeps while the trainer trains and so frees {freed:.1f} GiB"
     return (
         f"rollout engine {share:g} = {reserved:.1f} GiB, room for {need.cached(reserved)} of "
-        f"{need.sequences} whole sequences"
+        f"{need.sequences} whole sequences{asleep}"
     )
 
 

@@ -10,8 +10,8 @@ import math
 from collections.abc import Callable, Iterator
 
 from src.config.schema import Config
+from src.data.row_counts import sft_rows, train_rows
 from src.run.directory import GRPO_STAGE, SEARCH_STAGE
-from src.stages.row_counts import sft_rows, train_rows
 
 
 def broken_promises(stage: str, config: Config) -> list[str]:

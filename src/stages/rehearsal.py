@@ -13,9 +13,9 @@ from typing import Any
 from src.config.loading import ConfigError, with_values
 from src.config.schema import Config, Rehearsal
 from src.config.training import Choices, Scalar
+from src.data.row_counts import sft_rows, test_rows, train_rows
 from src.run.devices import available_cores
 from src.run.processes import gpu_count
-from src.stages.row_counts import sft_rows, test_rows, train_rows
 
 MODEL = "assets/tiny_base"
 DEFAULT_FACTOR = 16
@@ -60,6 +60,7 @@ def devices_here(*, side_by_side: bool) -> dict[str, Any]:
         "devices.eval": f"cpu{listed.get('eval', '')}",
         "train.bf16_autocast": False,
         "engine.dtype": "float32",
+        "engine.sleep": "auto",
     }
 
 

@@ -144,6 +144,12 @@ def _stage_problems(stage: str, config: Config) -> Iterator[str]:
     if stage == GRPO_STAGE:
         yield from config.grpo.problems(process_count())
     yield from _optimizer_problems(stage, launched_strategy(), config)
+    zero = stage == GRPO_STAGE and launched_strategy().startswith("zero")
+    if zero and config.grpo.memory_rehearsal == "on":
+        yield (
+            "grpo.memory_rehearsal: on, but DeepSpeed keeps gradients where they cannot be thrown "
+            "away; use auto, or --strategy fsdp2"
+        )
 
 
 def _optimizer_problems(stage: str, strategy: str, config: Config) -> Iterator[str]:

@@ -6,7 +6,7 @@ Shapes: T tokens of all sequences of a micro-batch, N target tokens.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -141,3 +141,14 @@ def micro_batches(
         bins[lightest].append(example)
         tokens[lightest] += len(example.ids)
     return [bins[process::processes] for process in range(processes)]
+
+
+def largest_micro_batch(
+    steps: Iterable[Sequence[Example]], size: int, processes: int = 1
+) -> list[Example]:
+    """Return the micro-batch with the most tokens of all that the steps are shared out into."""
+    return max(
+        (group for step in steps for share in micro_batches(step, size, processes)
+         for group in share),
+        key=lambda group: sum(len(example.ids) for example in group),
+    )  # fmt: skip

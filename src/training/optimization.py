@@ -100,6 +100,17 @@ def named_optimizer(
     return torch.optim.AdamW, settings | {"fused": True}
 
 
+def room_for_moments(optimizer: torch.optim.Optimizer, name: OptimizerName) -> list[torch.Tensor]:
+    """Return tensors that take as much memory as what the optimizer will keep but has not yet."""
+    if optimizer.state:
+        return []
+    parameters = [item for group in optimizer.param_groups for item in group["params"]]
+    if name == "adamw_8bit":
+        return [torch.empty_like(item, dtype=torch.int16) for item in parameters]
+    count = 3 if name == "adamw_bf16_kahan" else 2
+    return [torch.empty_like(item) for item in parameters for _ in range(count)]
+
+
 def learning_rate_factor(step: int, steps: int, config: TrainConfig) -> float:
     """Return the share of the peak learning rate that step `step` (from 0) takes."""
     warmup = max(1, round(config.warmup_share * steps))

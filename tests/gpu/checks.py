@@ -47,6 +47,7 @@ CHECKS = (
     Check("stale-weights", "engine_checks", 240),
     Check("step2-tiny", "stage_checks", 240),
     Check("step3-tiny", "stage_checks", 240),
+    Check("asleep", "stage_checks", 300, on_cpu=False),
     Check("stale-rollouts", "stage_checks", 180),
     Check("fsdp2-one-process", "stage_checks", 300, on_cpu=False),
     Check("grpo-1.5b", "stage_checks", 300),

@@ -110,6 +110,25 @@ def _grpo_found(folder: str) -> Found:
     )
 
 
+def asleep(device: str) -> Found:
+    """Steps 2 and 3 with engines that sleep: swaps and ratios hold, the memory is rehearsed."""
+    with TemporaryDirectory() as folder:
+        more = [*both_on(device, folder), *settings(["engine.sleep=on"])]
+        run([sys.executable, *STEP2, *more, *settings(SMALL_SFT)])
+        tuned = rows_of(folder, "step2_sft")
+        run([sys.executable, *STEP3, *more, *settings(SMALL_GRPO)])
+        found, rows = _grpo_found(folder), rows_of(folder, "step3_GRPO")
+    gap = max(row.get("validation/probe_gap", 0.0) for row in tuned)
+    rehearsed = [row["system/rehearsal_gib"] for row in (*tuned, *rows)
+                 if "system/rehearsal_gib" in row]  # fmt: skip
+    largest = max(row.get("system/memory_gib", 0.0) for row in (*tuned, *rows))
+    return Found(
+        found.held and gap < 0.03 and len(rehearsed) == 2,
+        f"probe gap of SFT's checkpoints {gap:.4f}; rehearsed {max(rehearsed, default=0):.2f} GiB, "
+        f"largest {largest:.2f}; {found.figure}",
+    )
+
+
 def stale_rollouts(device: str) -> Found:
     """A weight sync that does nothing ends GRPO before it samples from old weights."""
     from tests.engine.grpo_process import observe_runs

@@ -18,7 +18,14 @@ import src.training.losses as losses
 from src.config.loading import ConfigError, load_config
 from src.run.directory import Run
 from src.stages import cards
-from src.stages.cards import EngineNeed, engine_fraction, engine_need, planned_fraction, usable_gib
+from src.stages.cards import (
+    EngineNeed,
+    engine_fraction,
+    engine_need,
+    engine_sleeps,
+    planned_fraction,
+    usable_gib,
+)
 from src.stages.memory import (
     GIB,
     Pass,
@@ -270,7 +277,9 @@ def test_an_engine_that_does_not_fit_has_no_share():
 def test_a_share_that_is_given_is_taken():
     config = settings("grpo.engine_memory_fraction=0.5")
     assert cards.rollout_fraction(config, usable_gib(24)) == 0.5
-    assert planned_fraction(config, usable_gib(40), 1, "ddp") is None
+    awake = settings("grpo.engine_memory_fraction=0.5", "engine.sleep=off")
+    assert planned_fraction(awake, usable_gib(40), 1, "ddp") is None
+    assert planned_fraction(config, usable_gib(40), 1, "ddp") == 0.5  # in turn with the trainer
     assert planned_fraction(config, usable_gib(80), 1, "ddp") == 0.5
     with pytest.raises(ConfigError, match="engine_memory_fraction"):
         settings("grpo.engine_memory_fraction=half")
@@ -281,7 +290,8 @@ def test_what_does_not_fit_is_refused_with_what_would(monkeypatch):
         cards.rollout_fraction(settings(), usable_gib(24))
     said = str(caught.value)
     assert "28.9 GiB of a GPU's 23.6" in said
-    assert "launch_trl.sh 4 --strategy fsdp2" in said
+    assert "grpo.optimizer=adamw_8bit" in said  # with an engine that sleeps meanwhile
+    assert "launch_trl.sh 2 --strategy fsdp2" in said
     monkeypatch.setattr(cards, "card_memory_gib", lambda _: usable_gib(24))
     with pytest.raises(ConfigError, match="What fits"):
         cards.check_card(settings())
@@ -314,15 +324,21 @@ def test_the_sizing_table_is_what_the_formula_gives():
         if line.startswith(("| 1.5B", "| 7B"))
     ]
     assert len(rows) >= 6
-    for model, gpus, size, strategy, engine, micro, trainer, share in rows:
-        mode, processes = engine.split()[0], int(gpus.split()[0])
-        config = settings(*SIZES[model], f"grpo.micro_batch_size={micro}", f"grpo.mode={mode}")
+    for model, gpus, size, overlay, strategy, engine, micro, trainer, share in rows:
+        mode, processes = engine.split()[0].rstrip(","), int(gpus.split()[0])
+        files = ["config/grpo_config.yaml"]
+        files += [f"config/hardware/{overlay.strip('`')}.yaml"] if overlay != "-" else []
+        asked = [*SIZES[model], f"grpo.micro_batch_size={micro}", f"grpo.mode={mode}"]
+        config = load_config(files, asked)
+        if overlay != "-":
+            assert load_config(files).grpo.micro_batch_size == int(micro)
         assert not list(config.grpo.problems(processes))
         items = grpo_memory_gib(config, processes, strategy)
         assert f"{sum(items.values()):.1f}" == trainer
         card = usable_gib(float(size.split()[0]))
         planned = planned_fraction(config, card, processes, strategy)
         assert planned is not None
+        assert engine_sleeps(config, card, processes, strategy) == engine.endswith("sleeps")
         assert share == ("-" if mode == "server" else f"{planned * card:.1f} ({planned:g})")
 
 
@@ -355,13 +371,15 @@ def test_errors_about_memory_are_told_by_their_words(text, kind, in_evaluation):
     ("stage", "config", "text", "changes"),
     [
         ("step3_GRPO", settings(), CUDA_TEXT,
+         ["grpo.micro_batch_size=4", "grpo.engine_memory_fraction=", "engine.sleep=on"]),
+        ("step3_GRPO", settings("engine.sleep=on"), CUDA_TEXT,
          ["grpo.micro_batch_size=4", "grpo.engine_memory_fraction=", "grpo.optimizer=adamw_8bit"]),
         ("step3_GRPO", settings("grpo.gradient_checkpointing=false"), CUDA_TEXT,
          ["grpo.gradient_checkpointing=true", "grpo.micro_batch_size=4",
           "grpo.engine_memory_fraction="]),
         ("step3_GRPO", settings(), "Free memory on device cuda:0 (10.25/39.39 GiB) on startup is "
          "less than desired GPU memory", ["grpo.engine_memory_fraction=0.25", "micro_batch_size=4",
-                                          "grpo.optimizer=adamw_8bit"]),
+                                          "engine.sleep=on"]),
         ("step2_sft", settings("devices.eval=cuda:1", stage="sft"), CUDA_TEXT,
          ["train.micro_batch_size=4", "--num_processes 2", "train.max_tokens=1024"]),
         ("step2_sft", settings("devices.eval=cuda:0", stage="sft"),

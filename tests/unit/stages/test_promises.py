@@ -11,7 +11,7 @@ import pytest
 from src.config import training
 from src.config.loading import load_config
 from src.config.training import SearchConfig
-from src.stages import row_counts
+from src.data import row_counts
 from src.stages.plan import describe_plan
 from src.stages.promises import broken_promises
 from src.stages.start import run_stage

@@ -7,12 +7,12 @@ import re
 import pytest
 
 from src.config.loading import ConfigError, load_config
+from src.data import row_counts
+from src.data.row_counts import sft_rows
 from src.sft.examples import BuiltExamples
 from src.sft.rehearsal import rows_needed
 from src.sft.rows import SftRow
-from src.stages import row_counts
 from src.stages.rehearsal import describe_rehearsal, devices_here, rehearsed
-from src.stages.row_counts import sft_rows
 
 FULL = "config/sft_hyper_config.yaml"
 FACTORS = (1, 2, 4, 8, 16, 32)

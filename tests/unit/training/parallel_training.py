@@ -58,7 +58,7 @@ def main(kind: str, folder: Path) -> None:
         src.training.parallel.Accelerator = ShardingAccelerator
     tokenizer = AutoTokenizer.from_pretrained(TINY_BASE)
     examples, sink = make_examples(tokenizer), Recorder()
-    config = settings(micro_batch_size=2)
+    config = settings(micro_batch_size=2, memory_rehearsal="on")
     trained(tokenizer, examples, folder, config, stop_after=1, sink=sink)
     model = trained(tokenizer, examples, folder, config, resume=True, sink=sink)
     if src.training.parallel.process_rank() == 0:
