@@ -1,8 +1,9 @@
-"""Load problems from local files, the hub or the generator, and split them.
+"""Load problems from files, folders, the hub or the generator, and split them.
 
-Rows need `problem` and `solution`; `answer`, `level`, `type` and `unique_id` are taken where they
-stand and derived where they do not. A malformed row is an error that names its line. A row without
-a reference answer, or with one that is none ("proof", "notfound", NaN), is left out and listed.
+Which columns hold problem, solution and answer is recognised or named (`utils/data/columns.py`);
+`level`, `type` and `unique_id` are taken where they stand. A malformed row is an error that names
+its line. A row without a reference answer, or with one that is none ("proof", "notfound", NaN), is
+left out and listed.
 """
 
 from __future__ import annotations
@@ -10,20 +11,21 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from utils.data.answers import answer_text, is_answer
+from utils.data.answers import is_answer
+from utils.data.columns import read_texts
 from utils.data.json_lines import DataError
 from utils.data.problem import Problem, normalised_text
 from utils.data.problem_generator import generate_problems
-from utils.data.row_files import describe_file, read_rows
+from utils.data.sources import DataRow, Source, describe_reading
 from utils.grading.answer_forms import extract_boxed
 
-MATH_SUBJECT_SPLITS = ("train", "test")
-MATH_500 = "HuggingFaceH4/MATH-500"
+_KINDS = ("type", "subject", "source", "topic", "data_source")
+"""Columns that say what kind of problem a row is; the first that does."""
 _EXAMPLES = 5
 """Examples recorded of each kind of row that is left out."""
 
@@ -40,7 +42,9 @@ class ProblemSet:
     overlap_removed: int = 0
     """Training rows left out because the same problem is in the test set or came before."""
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Each file read: its SHA-256 and number of rows."""
+    """Each source read: its SHA-256 or fingerprint, and number of rows."""
+    recognised: list[str] = field(default_factory=list)
+    """What each source was found to be: format, rows and columns."""
     duplicates: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Training and validation problems that repeat a test problem, by kind, with examples."""
 
@@ -48,15 +52,15 @@ class ProblemSet:
         """Return the problems of `train`, `validation` or `test`."""
         return {"train": self.train, "validation": self.validation, "test": self.test}[name]
 
-    def provenance(self, *more: Path) -> dict[str, Any]:
+    def provenance(self, *more: Source) -> dict[str, Any]:
         """Return what was read and how it was split, for the manifest.
 
         Args:
-            more: further files that a stage reads.
+            more: further sources that a stage reads.
         """
         splits = {name: self.split(name) for name in ("train", "validation", "test")}
         return {
-            "files": self.files | {str(file): describe_file(file) for file in more},
+            "files": self.files | {str(one.place): one.describe() for one in more},
             "rows_left_out": {
                 "without_answer": len(self.without_answer),
                 "repeated": self.overlap_removed,
@@ -81,55 +85,34 @@ class SplitSizes:
 def load_from_files(
     train_file: Path, test_file: Path, sizes: SplitSizes, seed: int, *, test_set: str = "all"
 ) -> ProblemSet:
-    """Load local JSONL, JSONL.gz or Parquet files.
-
-    Args:
-        test_set: `all`, or a name whose rows are marked: `in_<name>: true`.
-    """
-    missing: list[str] = []
-    train = list(_parse_rows(read_rows(train_file), train_file, missing))
-    rows = read_rows(test_file) if test_set == "all" else _marked(test_file, test_set)
-    test = list(_parse_rows(rows, test_file, missing, repeats_left_out=False))
-    files = {str(file): describe_file(file) for file in (train_file, test_file)}
-    return _split(train, test, sizes, seed, missing=missing, files=files)
+    """Load local files or folders whose columns are recognised; see `load_sources`."""
+    train, test = Source(train_file), Source(test_file, "test")
+    return load_sources([train], [test], sizes, seed, test_set=test_set)
 
 
-def load_from_hub(
-    dataset: str,
-    subjects: Sequence[str],
+def load_sources(
+    train: Sequence[Source],
+    test: Sequence[Source],
     sizes: SplitSizes,
     seed: int,
-    train_dataset: str | None,
     *,
     test_set: str = "all",
 ) -> ProblemSet:
-    """Load MATH by subject from the hub; `train_dataset` (NuminaMath-CoT) replaces its train split.
+    """Load problems from files, folders and data sets of the hub.
+
+    Args:
+        test_set: `all`, or a name whose rows are marked: `in_<name>: true`.
 
     Raises:
-        DataError: when the hub cannot be reached, naming the local alternative.
+        DataError: for a source that cannot be read, a row that is none, or no problems left.
     """
-    # Imported here: the hub client takes seconds, and local files do not need it.
-    from datasets import load_dataset  # noqa: PLC0415
-
     missing: list[str] = []
-    rows: dict[str, list[Problem]] = {}
-    try:
-        for split in MATH_SUBJECT_SPLITS:
-            raw = [row for name in subjects for row in load_dataset(dataset, name, split=split)]
-            rows[split] = list(_parse_rows(enumerate(raw, 1), Path(f"{dataset}:{split}"), missing))
-        if train_dataset is not None:
-            raw = load_dataset(train_dataset, split="train")
-            rows["train"] = list(_parse_rows(enumerate(raw, 1), Path(train_dataset), missing))
-        if test_set == "math500":
-            raw = load_dataset(MATH_500, split="test")
-            rows["test"] = list(_parse_rows(enumerate(raw, 1), Path(MATH_500), missing))
-    except (OSError, ConnectionError) as error:
-        raise DataError(
-            f"data: {dataset} could not be loaded from the hub ({type(error).__name__}: {error}); "
-            "check the connection, or use local files: --set data.source=files "
-            "--set data.train_file=... --set data.test_file=..."
-        ) from error
-    return _split(rows["train"], rows["test"], sizes, seed, missing=missing, files={})
+    recognised: list[str] = []
+    fitted = list(_problems(train, missing, recognised))
+    tested = list(_problems(test, missing, recognised, marked=test_set))
+    files = {str(source.place): source.describe() for source in (*train, *test)}
+    found = _split(fitted, tested, sizes, seed, missing=missing, files=files)
+    return replace(found, recognised=recognised)
 
 
 def load_synthetic(sizes: SplitSizes, seed: int) -> ProblemSet:
@@ -141,18 +124,15 @@ def load_synthetic(sizes: SplitSizes, seed: int) -> ProblemSet:
     )
 
 
-def _marked(file: Path, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the rows that are marked as belonging to a named set."""
-    found = False
-    for number, row in read_rows(file):
-        if row.get(f"in_{name}"):
-            found = True
-            yield number, row
+def _marked(rows: list[DataRow], name: str) -> list[DataRow]:
+    """Return the rows that are marked as belonging to a named set."""
+    found = [row for row in rows if row.content.get(f"in_{name}")]
     if not found:
         raise DataError(
-            f"{file}: no row is marked in_{name}: true, so data.test_set: {name} is empty; mark "
-            "its rows, or use data.source: hub"
+            f"{rows[0].file}: no row is marked in_{name}: true, so data.test_set: {name} is empty; "
+            "mark its rows, or use data.source: hub"
         )
+    return found
 
 
 def problems_sha256(problems: Sequence[Problem]) -> str:
@@ -163,65 +143,64 @@ def problems_sha256(problems: Sequence[Problem]) -> str:
     return digest.hexdigest()
 
 
-def _parse_rows(
-    rows: Iterable[tuple[int, dict[str, Any]]],
-    file: Path,
+def _problems(
+    sources: Sequence[Source],
     missing: list[str],
+    recognised: list[str],
     *,
-    repeats_left_out: bool = True,
+    marked: str | None = None,
 ) -> Iterator[Problem]:
-    """Yield the rows that can be graded.
+    """Yield the rows that can be graded, and say of each source what it was found to be.
 
     Args:
-        repeats_left_out: a problem that stands twice is taken once later on, so its id may too.
+        marked: for test rows: `all`, or the name of the set whose rows are taken. A test problem
+            that stands twice stays, so each needs an id of its own; a training problem is taken
+            once later on, and so may its id.
     """
     seen: dict[str, tuple[str, str]] = {}
-    for number, row in rows:
-        where = f"{file}:{number}"
-        for key in ("problem", "solution"):
-            _require_text(row, key, where)
-        answer = _reference(row, where, missing)
-        if answer is None:
-            continue
-        problem = Problem(
-            problem=row["problem"],
-            solution=row["solution"],
-            answer=answer,
-            level=_level(row.get("level")),
-            type=_stated(row, "type") or _stated(row, "source") or "unknown",
-            unique_id=_stated(row, "unique_id") or f"{file.name}/{number}",
-        )
-        text = normalised_text(problem.problem)
-        before, text_before = seen.setdefault(problem.unique_id, (where, text))
-        if before != where and not (repeats_left_out and text == text_before):
-            raise DataError(
-                f"{where}: unique_id {problem.unique_id!r} is that of {before} too, and "
-                "completions are told apart by it; give each row its own, or leave unique_id out"
-            )
-        yield problem
+    for source in sources:
+        rows = list(source.rows())
+        columns = source.recognised(rows)
+        solved = 0
+        for row in rows if marked in (None, "all") else _marked(rows, str(marked)):
+            texts = read_texts(row.content, columns, row.where)
+            solved += bool(texts.solution)
+            answer = _reference(texts.answer, texts.solution, row.where, missing)
+            if answer is not None:
+                problem = _problem(row, texts.problem, texts.solution, answer)
+                _check_id(problem, row.where, seen, repeats=marked is None)
+                yield problem
+        recognised.append(describe_reading(source, len(rows), columns, solved))
 
 
-def _require_text(row: dict[str, Any], key: str, where: str) -> None:
-    value = row.get(key)
-    if not isinstance(value, str) or not value.strip():
-        found = (
-            ("blank" if isinstance(value, str) else type(value).__name__)
-            if key in row
-            else (f"missing; there are {', '.join(map(repr, row)) or 'none'}")
-        )
+def _problem(row: DataRow, text: str, solution: str, answer: str) -> Problem:
+    kinds = (_stated(row.content, key) for key in _KINDS)
+    return Problem(
+        problem=text,
+        solution=solution,
+        answer=answer,
+        level=_level(row.content.get("level")),
+        type=next(filter(None, kinds), "unknown"),
+        unique_id=_stated(row.content, "unique_id") or f"{row.name}/{row.number}",
+    )
+
+
+def _check_id(
+    problem: Problem, where: str, seen: dict[str, tuple[str, str]], *, repeats: bool
+) -> None:
+    """Refuse an id that another problem has; the same problem may repeat it where that is asked."""
+    text = normalised_text(problem.problem)
+    before, text_before = seen.setdefault(problem.unique_id, (where, text))
+    if before != where and not (repeats and text == text_before):
         raise DataError(
-            f"{where}: key '{key}' must be a text, got {found}; each row needs the texts 'problem' "
-            "and 'solution'"
+            f"{where}: unique_id {problem.unique_id!r} is that of {before} too, and "
+            "completions are told apart by it; give each row its own, or leave unique_id out"
         )
 
 
-def _reference(row: dict[str, Any], where: str, missing: list[str]) -> str | None:
+def _reference(stated: str, solution: str, where: str, missing: list[str]) -> str | None:
     """Return the answer a row states, else its solution's last box; None for none, listed."""
-    try:
-        stated = answer_text(row.get("answer"))
-    except TypeError as error:
-        raise DataError(f"{where}: key 'answer' {error}") from None
-    answer = stated or (extract_boxed(row["solution"]) or "").strip()
+    answer = stated or (extract_boxed(solution) or "").strip()
     if is_answer(answer):
         return answer
     missing.append(f"{where} ({answer[:20]!r})" if answer else where)

@@ -15,6 +15,7 @@ from pydantic import Field, field_validator, model_validator
 from src.config.grpo import GrpoConfig
 from src.config.training import (
     Choices,
+    ColumnNames,
     Positive,
     SearchConfig,
     Section,
@@ -91,9 +92,14 @@ class DataConfig(Section):
     source: Literal["files", "hub", "numina", "synthetic"] = "hub"
     """`hub`: MATH by subject; `numina`: NuminaMath-CoT; `files`: local; `synthetic`: generated."""
     train_file: str | None = None
-    """JSONL, JSONL.gz or Parquet of training problems (`source: files`)."""
+    """Training problems (`source: files`): JSON, JSON lines, CSV or Parquet, a folder of them, or
+    `hub:NAME[:CONFIGURATION[:SPLIT]][@REVISION]`."""
     test_file: str | None = None
-    """JSONL, JSONL.gz or Parquet of test problems (`source: files`)."""
+    """Test problems (`source: files`), named as those of training."""
+    columns: ColumnNames = ColumnNames()
+    """Names of the columns in both, where they are not recognised: docs/data.md."""
+    test_columns: ColumnNames | None = None
+    """Names of the test problems' columns; None for the same."""
     test_set: Literal["all", "math500"] = "all"
     """Test problems: all, or MATH-500 (rows marked `in_math500`; from the hub its own data set)."""
     hub_dataset: str = "EleutherAI/hendrycks_math"

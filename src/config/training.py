@@ -25,9 +25,21 @@ class Section(BaseModel):
     )
 
 
+class ColumnNames(Section):
+    problem: str | None = None
+    """Column that holds the problem; dots lead into nested columns. None: recognised."""
+    solution: str | None = None
+    """Column that holds the worked solution. None: recognised, where there is one."""
+    answer: str | None = None
+    """Column that holds the reference answer. None: recognised, else the solution's last box."""
+
+
 class WeightedFile(Section):
     file: str
-    """JSONL, JSONL.gz or Parquet of {problem, solution} or {prompt, completion} rows."""
+    """Rows of problems with solutions, or of {prompt, completion}: a file, a folder, or
+    `hub:NAME[:CONFIGURATION[:SPLIT]][@REVISION]`."""
+    columns: ColumnNames = ColumnNames()
+    """Names of its columns, where they are not recognised."""
     weight: float = Field(default=1.0, gt=0)
     """Copies of each row an epoch: 2 takes every row twice, 0.5 a fixed half of the rows."""
 

@@ -6,18 +6,16 @@ import logging
 from dataclasses import replace
 
 from src.config.loading import ConfigError, resolve_path
-from src.config.schema import Config
+from src.config.schema import Config, DataConfig
+from src.config.training import ColumnNames
 from src.data.held_out import find_repeats
+from utils.data.columns import Columns
 from utils.data.json_lines import DataError
-from utils.dataset_loader import (
-    ProblemSet,
-    SplitSizes,
-    load_from_files,
-    load_from_hub,
-    load_synthetic,
-)
+from utils.data.sources import HUB, Source, is_hub
+from utils.dataset_loader import ProblemSet, SplitSizes, load_sources, load_synthetic
 
 LOGGER = logging.getLogger(__name__)
+MATH_500 = "HuggingFaceH4/MATH-500"
 
 
 def load_problems(config: Config) -> ProblemSet:
@@ -30,21 +28,14 @@ def load_problems(config: Config) -> ProblemSet:
     sizes = SplitSizes(data.train_rows, data.validation_rows, data.test_rows)
     if data.source == "synthetic":
         problems = load_synthetic(sizes, seed)
-    elif data.source == "files":
-        if data.train_file is None or data.test_file is None:
-            raise ConfigError("data.train_file and data.test_file: both are needed")
-        problems = load_from_files(
-            resolve_path(data.train_file),
-            resolve_path(data.test_file),
-            sizes,
-            seed,
-            test_set=data.test_set,
-        )
     else:
-        train = data.numina_dataset if data.source == "numina" else None
-        problems = load_from_hub(
-            data.hub_dataset, data.subjects, sizes, seed, train, test_set=data.test_set
+        # MATH-500 of the hub is a data set of its own; local rows are marked.
+        marked = data.test_set if data.source == "files" else "all"
+        problems = load_sources(
+            _sources(data, "train"), _sources(data, "test"), sizes, seed, test_set=marked
         )
+    for line in problems.recognised:
+        LOGGER.info("data: %s", line)
     if data.source != "synthetic":  # generated problems share their wording on purpose
         problems = without_duplicates(problems, data.remove_duplicates)
     for name in ("train", "validation", "test"):
@@ -61,6 +52,48 @@ def load_problems(config: Config) -> ProblemSet:
             problems.overlap_removed,
         )
     return problems
+
+
+def named_source(
+    place: str,
+    columns: ColumnNames,
+    split: str = "train",
+    *,
+    setting: str,
+    columns_setting: str = "data.columns",
+) -> Source:
+    """Return what a setting names: a path from the repository root, or a data set of the hub."""
+    named = Columns(**columns.model_dump())
+    if not is_hub(place):
+        return Source(resolve_path(place), split, named, setting, columns_setting)
+    name, colon, rest = place.removeprefix(HUB).partition(":")
+    local = resolve_path(name)
+    if local.is_dir():  # else a name on the hub
+        place = f"{HUB}{local}{colon}{rest}"
+    return Source(place, split, named, setting, columns_setting)
+
+
+def _sources(data: DataConfig, split: str) -> list[Source]:
+    """Return where the training or the test problems come from."""
+    columns, setting = data.columns, "data.columns"
+    if split == "test" and data.test_columns is not None:
+        columns, setting = data.test_columns, "data.test_columns"
+    if data.source == "files":
+        places = [data.train_file if split == "train" else data.test_file]
+    elif data.source == "numina" and split == "train":
+        places = [HUB + data.numina_dataset]
+    elif split == "test" and data.test_set == "math500":
+        places = [HUB + MATH_500]
+    else:
+        places = [f"{HUB}{data.hub_dataset}:{subject}" for subject in data.subjects]
+    if None in places:
+        raise ConfigError("data.train_file and data.test_file: both are needed")
+    return [
+        named_source(
+            str(place), columns, split, setting=f"data.{split}_file", columns_setting=setting
+        )
+        for place in places
+    ]
 
 
 def without_duplicates(problems: ProblemSet, remove: str) -> ProblemSet:

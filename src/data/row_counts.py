@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from src.config.loading import resolve_path
 from src.config.schema import Config
-from utils.data.row_files import read_rows
+from utils.data.row_files import count_rows
+from utils.data.sources import is_hub
 
 _TRAIN_ROWS = {"hub": 7_500, "numina": 859_494, "synthetic": 1_600}
 _TEST_ROWS = {"all": 5_000, "math500": 500}
@@ -47,5 +48,5 @@ def validation_rows(config: Config, wanted: int) -> int:
 
 def _rows_of(file: str | None) -> int | None:
     """Count a local file's rows; None where it is not there, and MATH's are as good a guess."""
-    path = resolve_path(file) if file else None
-    return sum(1 for _ in read_rows(path)) if path is not None and path.is_file() else None
+    path = resolve_path(file) if file and not is_hub(file) else None
+    return count_rows(path) if path is not None and path.exists() else None

@@ -6,17 +6,17 @@ import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
-from src.config.loading import resolve_path
 from src.config.schema import Config
 from src.config.training import WeightedFile
 from src.data.held_out import find_repeats
+from src.data.problems import named_source
 from src.data.prompts import PromptTemplate
 from utils.data.contained_texts import ContainedTexts
 from utils.data.problem import Problem, normalised_text
 from utils.data.sft_file_loader import CompletionRow, SolutionRow, load_sft_rows
+from utils.data.sources import Source
 from utils.dataset_loader import ProblemSet, describe_repeats
 from utils.grading.answer_forms import extract_boxed
 
@@ -40,7 +40,7 @@ class TrainingRows:
     """What `sft.source: solutions` trains on, where it stands, and what was left out of it."""
 
     rows: list[SftRow]
-    files: list[Path] = field(default_factory=list)
+    files: list[Source] = field(default_factory=list)
     repeats: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Rows that repeat a validation or test problem, by kind, with examples."""
 
@@ -86,8 +86,11 @@ def rows_from_files(
     references = {normalised_text(item.problem): item.answer for item in problems.train}
     kept: list[_FileRow] = []
     leaked: list[_FileRow] = []
-    for item in files:
-        for row in load_sft_rows(resolve_path(item.file)):
+    sources = [_source(item) for item in files]
+    for item, source in zip(files, sources, strict=True):
+        read = load_sft_rows(source)
+        LOGGER.info("sft.files: %s", read.recognised)
+        for row in read.rows:
             made = _file_row(row, references, template, item.weight)
             (leaked if contained.found_in(made.asked) else kept).append(made)
     repeats = find_repeats([row.asked for row in kept], held_out, remove)
@@ -101,9 +104,15 @@ def rows_from_files(
     )
     return TrainingRows(
         [row.made for row in rows for _ in range(row.copies)],
-        [resolve_path(item.file) for item in files],
+        sources,
         describe_repeats("contained", [{"row": row.made.id, "fitted": row.asked} for row in leaked])
         | repeats.by_kind,
+    )
+
+
+def _source(item: WeightedFile) -> Source:
+    return named_source(
+        item.file, item.columns, setting="sft.files", columns_setting="sft.files[].columns"
     )
 
 
@@ -154,10 +163,13 @@ def listed(ids_by_reason: Mapping[str, Sequence[str]]) -> str:
 
 
 def _solution_row(problem: Problem, template: PromptTemplate) -> SftRow:
-    """Teach the answer that the solution reaches, and verify it against the reference."""
+    """Teach the answer that the solution reaches, and verify it against the reference.
+
+    Without a solution there is nothing to teach: the target is empty.
+    """
     # With the reference between the tags a solution that ends in another answer would verify.
     stated = extract_boxed(problem.solution) or problem.answer
-    target = template.target(replace(problem, answer=stated))
+    target = template.target(replace(problem, answer=stated)) if problem.solution else ""
     return SftRow(problem.unique_id, template.render(problem), target, problem.answer)
 
 

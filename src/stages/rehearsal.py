@@ -126,7 +126,7 @@ def _rows(config: Config, factor: int) -> dict[str, Any]:
     }
     if config.sft.files:
         values["sft.files"] = [
-            {"file": item.file, "weight": item.weight / factor} for item in config.sft.files
+            item.model_dump() | {"weight": item.weight / factor} for item in config.sft.files
         ]
     return values
 

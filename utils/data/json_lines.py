@@ -1,4 +1,4 @@
-"""Parse one line of JSON; whatever is wrong with it is said with file, line and remedy."""
+"""Parse JSON, a line or a file; whatever is wrong with it is said with file, line and remedy."""
 
 from __future__ import annotations
 
@@ -21,34 +21,49 @@ def parse_line(line: bytes, file: Path, number: int) -> dict[str, Any]:
             stand once and whose texts can be written again.
     """
     where = f"{file}:{number}"
-    text = _decode(line, where)
+    text = decode(line, where)
+    return as_row(parse_json(text, where), where, escapes=has_escapes(text))
+
+
+def parse_json(text: str, where: str, wanted: str = "one JSON object a line is wanted") -> Any:
+    """Return the value that a text holds; what is wrong with it is a DataError that says where."""
     try:
-        row = json.loads(text, object_pairs_hook=_unrepeated)
+        return json.loads(text, object_pairs_hook=_unrepeated)
     except DataError as error:
         raise DataError(f"{where}: {error}; leave one of them") from None
     except RecursionError:
         raise DataError(f"{where}: nested too deeply to be read; leave the row out") from None
     except json.JSONDecodeError as error:
+        shown = text[max(0, error.pos - _SHOWN) :] if error.pos > _SHOWN else text
         raise DataError(
             f"{where}: not valid JSON ({error.msg} at character {error.pos + 1}: "
-            f"{text.strip()[:_SHOWN]!r}); one JSON object a line is wanted"
+            f"{shown.strip()[:_SHOWN]!r}); {wanted}"
         ) from None
     except ValueError as error:  # an integer of thousands of digits
         reason = str(error).partition(";")[0]
         raise DataError(
             f"{where}: a number is too long to be read ({reason}); write it as a text"
         ) from None
-    if not isinstance(row, dict):
+
+
+def has_escapes(text: str) -> bool:
+    """Tell whether a text may hold half of a surrogate pair, which only an escape can write."""
+    return "\\ud" in text.lower()
+
+
+def as_row(value: Any, where: str, *, escapes: bool) -> dict[str, Any]:
+    """Return a value that is an object with texts that can be written again."""
+    if not isinstance(value, dict):
         raise DataError(
-            f"{where}: expected an object, got {type(row).__name__}; one JSON object a line is "
-            "wanted"
+            f"{where}: expected an object, got {type(value).__name__}; each row is one JSON object"
         )
-    if "\\ud" in text.lower():
-        _refuse_surrogates(row, where)
-    return row
+    if escapes:
+        _refuse_surrogates(value, where)
+    return value
 
 
-def _decode(line: bytes, where: str) -> str:
+def decode(line: bytes, where: str) -> str:
+    """Return a line's text; bytes that are no UTF-8 are a DataError."""
     if b"\0" in line:
         raise DataError(
             f"{where}: byte {line.index(0) + 1} of the line is NUL: UTF-16 text (convert it: iconv "

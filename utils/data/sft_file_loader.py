@@ -1,18 +1,18 @@
-"""Read files of training rows: {problem, solution} or {prompt, completion}.
+"""Read training rows: {prompt, completion}, or problems with solutions as of any data set.
 
-A row with `prompt` or `completion` is of the second kind, whatever else it holds. `answer` and
+A row with `completion` is of the first kind: its texts are taught as they are. `answer` and
 `unique_id` are taken where they stand.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from utils.data.answers import answer_text, is_answer
+from utils.data.columns import Columns, read_text, read_texts
 from utils.data.json_lines import DataError
-from utils.data.row_files import read_rows
+from utils.data.sources import DataRow, Source, describe_reading
 
 EXPECTED = "each row needs the texts {problem, solution} or {prompt, completion}"
 
@@ -37,45 +37,64 @@ class CompletionRow:
     answer: str | None
 
 
-def load_sft_rows(file: Path) -> list[SolutionRow | CompletionRow]:
-    """Read a file of training rows.
+@dataclass(frozen=True, slots=True)
+class SftRows:
+    """The rows of a source, and what it was found to be."""
+
+    rows: list[SolutionRow | CompletionRow]
+    recognised: str
+
+
+def load_sft_rows(source: Source) -> SftRows:
+    """Read the training rows of a file, a folder or a data set of the hub.
 
     Raises:
         DataError: naming the line of a row with a missing or mistyped key, or an empty file.
     """
-    return [_parse(row, file, number) for number, row in read_rows(file, "sft.files")]
+    rows = list(source.rows())
+    plain = [row for row in rows if "completion" not in row.content]
+    columns = source.recognised(plain) if plain else Columns("prompt", "completion")
+    read = [
+        _solution_row(row, columns) if "completion" not in row.content else _completion_row(row)
+        for row in rows
+    ]
+    solved = sum(isinstance(row, CompletionRow) or bool(row.solution) for row in read)
+    return SftRows(read, describe_reading(source, len(rows), columns, solved))
 
 
-def _parse(row: dict[str, Any], file: Path, number: int) -> SolutionRow | CompletionRow:
-    where = f"{file}:{number}"
-    stated = row.get("unique_id")
-    name = f"{file.name}:{number}" if stated in (None, "") else str(stated)
-    answer = _answer(row.get("answer"), where)
-    if row.keys() & {"prompt", "completion"}:
-        prompt = _text(row, "prompt", where)
-        # An empty completion is no mistake of the file's: the build counts and leaves it out.
-        completion = _text(row, "completion", where, may_be_blank=True)
-        return CompletionRow(name, prompt, completion, answer)
-    if row.keys() & {"problem", "solution"}:
-        problem = _text(row, "problem", where)
-        return SolutionRow(name, problem, _text(row, "solution", where), answer)
-    raise DataError(f"{where}: {EXPECTED}; this one has the keys {sorted(map(str, row))}")
+def _solution_row(row: DataRow, columns: Columns) -> SolutionRow:
+    texts = read_texts(row.content, columns, row.where)
+    if not texts.solution and columns.solution:  # missing, unless a flag says that it is wrong
+        read_text(row.content, "solution", columns.solution, row.where)
+    return SolutionRow(_id(row), texts.problem, texts.solution, _reference(texts.answer))
 
 
-def _text(row: dict[str, Any], key: str, where: str, *, may_be_blank: bool = False) -> str:
-    value = row.get(key)
+def _completion_row(row: DataRow) -> CompletionRow:
+    prompt = _text(row, "prompt")
+    # An empty completion is no mistake of the file's: the build counts and leaves it out.
+    completion = _text(row, "completion", may_be_blank=True)
+    try:
+        stated = answer_text(row.content.get("answer"))
+    except TypeError as error:
+        raise DataError(f"{row.where}: key 'answer' {error}") from None
+    return CompletionRow(_id(row), prompt, completion, _reference(stated))
+
+
+def _text(row: DataRow, key: str, *, may_be_blank: bool = False) -> str:
+    value: Any = row.content.get(key)
     if not isinstance(value, str):
-        found = type(value).__name__ if key in row else "missing"
-        raise DataError(f"{where}: key '{key}' must be a text, got {found}; {EXPECTED}")
+        found = type(value).__name__ if key in row.content else "missing"
+        raise DataError(f"{row.where}: key '{key}' must be a text, got {found}; {EXPECTED}")
     if not (may_be_blank or value.strip()):
-        raise DataError(f"{where}: key '{key}' is blank; {EXPECTED}")
+        raise DataError(f"{row.where}: key '{key}' is blank; {EXPECTED}")
     return value
 
 
-def _answer(value: Any, where: str) -> str | None:
+def _id(row: DataRow) -> str:
+    stated = row.content.get("unique_id")
+    return f"{row.name}:{row.number}" if stated in (None, "") else str(stated)
+
+
+def _reference(stated: str) -> str | None:
     """Return the reference that a row states; what is no answer ("proof") is none."""
-    try:
-        text = answer_text(value)
-    except TypeError as error:
-        raise DataError(f"{where}: key 'answer' {error}") from None
-    return text if is_answer(text) else None
+    return stated if is_answer(stated) else None

@@ -19,11 +19,14 @@ from utils.data.answers import is_answer
 from utils.data.json_lines import DataError
 from utils.data.row_files import read_rows
 from utils.data.sft_file_loader import load_sft_rows
+from utils.data.sources import Source
 from utils.dataset_loader import SplitSizes, load_from_files
 
 GOOD = {"problem": "1+1? é", "solution": r"\boxed{2}"}
 LINE = (json.dumps(GOOD, ensure_ascii=False) + "\n").encode()
 LINES = LINE * 3
+CSV_ROW = '"1+1? é",\\boxed{2}\n'.encode()
+ZSTD = pyarrow.Codec("zstd")
 READ = {
     "plain.jsonl": LINES,
     "mark.jsonl": b"\xef\xbb\xbf" + LINES,
@@ -35,6 +38,17 @@ READ = {
     "two_members.gz": gzip.compress(LINE) + gzip.compress(LINE * 2),
     "packed.jsonl.bz2": bz2.compress(LINES),
     "packed.jsonl.xz": lzma.compress(LINES),
+    "packed.jsonl.zst": ZSTD.compress(LINES, asbytes=True),
+    "two_frames.zst": ZSTD.compress(LINE, asbytes=True) + ZSTD.compress(LINE * 2, asbytes=True),
+    "array.jsonl": json.dumps([GOOD] * 3).encode(),
+    "indented.json": json.dumps([GOOD] * 3, indent=1).encode(),
+    "array.json.gz": gzip.compress(b"\n" + json.dumps([GOOD] * 3).encode()),
+    "rows.csv": b'problem,solution\n' + 3 * CSV_ROW,
+    "windows.csv": b'\xef\xbb\xbfproblem,solution\r\n' + 3 * CSV_ROW.replace(b"\n", b"\r\n"),
+    "rows.tsv": b"problem\tsolution\n" + 3 * CSV_ROW.replace(b",", b"\t"),
+    "semicolons.csv": b"problem;solution\n\n" + 3 * CSV_ROW.replace(b",", b";"),
+    "table.txt": b"solution , problem\n" + 3 * b'\\boxed{2},"1+1? \xc3\xa9"\n',
+    "rows.csv.zst": ZSTD.compress(b"problem,solution\n" + 3 * CSV_ROW, asbytes=True),
 }  # fmt: skip
 REFUSED = {
     "cut.jsonl.gz": (gzip.compress(LINES)[:-20], r": damaged or cut short after line \d"),
@@ -44,17 +58,26 @@ REFUSED = {
     "noise.gz": (gzip.compress(b"")[:10] + b"\xff" * 30, "damaged or cut short after line 0"),
     "cut.bz2": (bz2.compress(LINES)[:-1], "damaged or cut short"),
     "cut.xz": (lzma.compress(LINES)[:-1], "damaged or cut short"),
-    "rows.jsonl.zst": (b"\x28\xb5\x2f\xfd" + b"x" * 9, "compressed with zstd.*zstd -d"),
+    "noise.zst": (b"\x28\xb5\x2f\xfd" + b"x" * 9, "damaged or cut short after line 0"),
+    "cut.zst": (ZSTD.compress(LINES, asbytes=True)[:-1], "damaged or cut short"),
+    "followed.zst": (ZSTD.compress(LINES, asbytes=True) + b"x", "damaged or cut short"),
     "utf16.jsonl": (LINES.decode().encode("utf-16"), "UTF-16 text.*iconv"),
     "utf16_no_mark.jsonl": (LINES.decode().encode("utf-16-le"), r":1: byte 2 .* NUL: UTF-16"),
     "latin.jsonl": (b'{"a": 1}\n{"a": "\xe9"}\n', r":2: byte 8 of the line \(0xe9\) is not UTF-8"),
     "nul.jsonl": (LINES + b"\0" * 40, r":4: byte 1 of the line is NUL"),
     "half.jsonl": (LINES + rb'{"problem": "\ud83d"}', r":4: \\ud83d is half of a surrogate"),
-    "array.jsonl": (json.dumps([GOOD]).encode(), r":1: a JSON array.*load\('json'"),
-    "indented.json": (json.dumps([GOOD], indent=1).encode(), ":1: a JSON array"),
-    "one_object.json": (json.dumps(GOOD, indent=1).encode(), ":1: not valid JSON"),
-    "rows.csv": (b"problem\n1+1?\n", r":1: a table of separated values.*load\('csv'"),
-    "table.txt": (b"problem,solution\n1+1?,2\n", ":1: a table of separated values"),
+    "array.json": (json.dumps([GOOD, 3]).encode(), ":2: expected an object, got int"),
+    "nested.json": (json.dumps([[GOOD]]).encode(), ":1: expected an object, got list"),
+    "cut.json": (json.dumps([GOOD] * 2).encode()[:-9], r": not valid JSON \(.*objects alone"),
+    "twice.json": (b'[{"a": 1, "a": 2}]', ": key 'a' stands twice"),
+    "half.json": (rb'[{"a": 1}, {"a": "\ud83d"}]', r":2: \\ud83d is half of a surrogate"),
+    "no_rows.json": (b"[]", ": no rows"),
+    "two_objects.json": (json.dumps(GOOD, indent=1).encode() * 2, ":1: not valid JSON"),
+    "header.csv": (b"problem,solution\n", ": no rows"),
+    "wide.csv": (b"problem,solution\n1,2\n1,2,3\n", ":3: 3 values in a table of 2 columns"),
+    "open.csv": (b'problem,solution\n1,"2\n', r":2: no table of separated values \(unexpected"),
+    "twice.csv": (b"a,b,a\n1,2,3\n", ":1: column 'a' stands twice"),
+    "latin.csv": (b"problem,solution\n1,\xe9\n", r":2: byte 3 of the line \(0xe9\) is not UTF-8"),
     "page.jsonl": (b"<!DOCTYPE html>", "a page of markup"),
     "pointer.jsonl": (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
     "pickle.jsonl": (b"\x80\x04\x95", "a pickle, which is never loaded"),
@@ -75,7 +98,7 @@ ROWS = {
     "nested": (GOOD | {"solution": {"text": "x"}}, "key 'solution' must be a text, got dict"),
     "blank": (GOOD | {"solution": " "}, "key 'solution' must be a text, got blank"),
     "true": (GOOD | {"answer": True}, "key 'answer' must be a text or a number, got bool"),
-    "list": (GOOD | {"answer": ["2"]}, "key 'answer' must be a text or a number, got list"),
+    "list": (GOOD | {"answer": ["2", "3"]}, "key 'answer' must be a text or a number, got list"),
 }
 
 
@@ -110,6 +133,22 @@ def test_what_is_refused_is_said(tmp_path, name):
     file.write_bytes(content)
     with pytest.raises(DataError, match=re.escape(str(file)) + ".*" + says):
         list(read_rows(file))
+
+
+def test_one_object_of_several_lines_is_one_row(tmp_path):
+    file = tmp_path / "one.json"
+    for indent in (None, 1):
+        file.write_text(json.dumps(GOOD, indent=indent))
+        assert list(read_rows(file)) == [(1, GOOD)]
+
+
+def test_values_of_a_table_are_texts_over_several_lines_or_absent(tmp_path):
+    file = tmp_path / "rows.csv"
+    file.write_text('problem,solution,answer\n"a ""b"",\n\nc",x,\nd,y,007\n')
+    assert list(read_rows(file)) == [
+        (2, {"problem": 'a "b",\n\nc', "solution": "x", "answer": None}),
+        (5, {"problem": "d", "solution": "y", "answer": "007"}),
+    ]
 
 
 def test_what_is_no_file_is_said(tmp_path, monkeypatch):
@@ -176,7 +215,7 @@ def test_what_is_no_answer_is_left_out_and_listed(tmp_path, answer):
     assert len(problems.train) + len(problems.validation) == 5
     (listed,) = problems.without_answer
     assert listed.startswith(f"{tmp_path / 'train.jsonl'}:6 (")
-    (row,) = load_sft_rows(written(tmp_path / "sft.jsonl", [none]))
+    (row,) = load_sft_rows(Source(written(tmp_path / "sft.jsonl", [none]))).rows
     assert row.answer is None
 
 

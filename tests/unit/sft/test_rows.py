@@ -111,11 +111,13 @@ def test_a_solution_without_any_answer_makes_no_tagged_target(tmp_path, tagged, 
     ("row", "message"),
     [
         ({"problem": "x"}, r"a\.jsonl:2: key 'solution' must be a text, got missing"),
-        ({"prompt": "x", "problem": "x", "solution": "y"}, r"a\.jsonl:2: key 'completion'"),
         ({"prompt": [{"role": "user"}], "completion": "x"}, r"key 'prompt' must be .* got list"),
         ({"prompt": " ", "completion": "x"}, r"a\.jsonl:2: key 'prompt' is blank"),
-        ({"problem": "x", "solution": "y", "answer": ["1"]}, r"key 'answer' must be .* got list"),
-        ({"question": "x", "answer": "y"}, r"a\.jsonl:2: each row needs .*\['answer', 'question'"),
+        (
+            {"problem": "x", "solution": "y", "answer": ["1", "2"]},
+            r"key 'answer' must be .* got list",
+        ),
+        ({"question": "x", "answer": "y"}, r"a\.jsonl:2: key 'problem' .* 'question', 'answer'"),
     ],
 )
 def test_a_malformed_row_names_its_line_and_what_is_expected(tmp_path, tagged, row, message):
@@ -227,7 +229,7 @@ def test_rows_come_from_the_files_where_there_are_any(tmp_path, tagged):
     assert training_rows(own, problems, tagged).files == []
     taught = training_rows(files, problems, tagged)
     assert len(taught.rows) == 3
-    assert [file.is_file() for file in taught.files] == [True]
+    assert [source.place for source in taught.files] == [path]
 
 
 def test_rows_that_repeat_a_held_out_problem_are_described_in_the_manifest(tmp_path, tagged):
