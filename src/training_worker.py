@@ -22,6 +22,14 @@ from src.config.training import TrainConfig
 from src.engine.weight_probe import measure_probe, write_probe
 from src.run.metrics import MetricLog
 from src.run.terminal import Progress
+from src.training.adapters import (
+    FOLDER,
+    adapted,
+    computing_merged,
+    has_adapter,
+    published_weights,
+    save_adapter,
+)
 from src.training.batching import (
     Example,
     largest_micro_batch,
@@ -95,6 +103,7 @@ class SftTrainer:
             for layer in policy.get_decoder().layers:
                 layer.compile(dynamic=True)
         add_chunked_loss(policy)
+        policy = adapted(policy, config, seed)
         self._attention = policy.config._attn_implementation
         self._device = device or policy.device
         self._parallel = ParallelPolicy(
@@ -133,6 +142,7 @@ class SftTrainer:
             for step, batch in enumerate(batches, 1):
                 if step <= first or step > schedule.steps:
                     continue
+                self._seed_dropout(step)
                 rate = float(rates.get_last_lr()[0])
                 result = self._step(batch, step)
                 rates.step()
@@ -224,6 +234,11 @@ class SftTrainer:
             total, norm, target_tokens, sum(lengths), int(parallel.summed(computed)), flops, seconds
         )
 
+    def _seed_dropout(self, step: int) -> None:
+        """Let what an adapter drops follow from step and process, resumed or not."""
+        if self._config.adapter_dropout:
+            torch.manual_seed(hash((self._seed, step, self._parallel.rank)))
+
     def _check_finite(self, loss: float, norm: float, step: int, batch: Sequence[Example]) -> None:
         if math.isfinite(loss) and math.isfinite(norm):
             return
@@ -271,8 +286,11 @@ class SftTrainer:
         # One copy of the state in memory at a time.
         for _, future in self._writing:
             future.result()
-        probe = measure_probe(self._parallel.model, self._tokenizer, self._device)
+        policy, adapts = self._parallel.policy, has_adapter(self._parallel.policy)
+        with computing_merged(policy):
+            probe = measure_probe(self._parallel.model, self._tokenizer, self._device)
         copy = self._parallel.state(optimizer=self._resumable)
+        weights = published_weights(policy) if adapts else copy["policy"]
         state = {
             **copy,
             "step": step,
@@ -282,7 +300,9 @@ class SftTrainer:
         }
 
         def write(folder: Path) -> None:
-            save_policy(self._parallel.policy, self._tokenizer, folder, copy["policy"])
+            save_policy(policy, self._tokenizer, folder, weights)
+            if adapts:
+                save_adapter(policy, folder / FOLDER, copy["policy"])
             write_probe(folder, probe)
 
         def save() -> None:

@@ -34,6 +34,7 @@ def main(config: Config, run: Run) -> None:
     from src.sft.rows import training_rows
     from src.stages.evaluation_engine import evaluation_sleeps
     from src.stages.model_check import check_model
+    from src.training.adapters import check_adapter
     from src.training.policy import check_architecture, load_policy, load_tokenizer, resolve_model
 
     problems = load_problems(config)
@@ -41,6 +42,7 @@ def main(config: Config, run: Run) -> None:
     model = resolve_model(config.model.path)
     check_model(model, config)
     check_architecture(model, config)
+    check_adapter(model, config, "train")
     tokenizer = load_tokenizer(model, config)
     taught = training_rows(config, problems, prompt)
     run.begin(data=taught.provenance(problems), model=model)
@@ -52,7 +54,7 @@ def main(config: Config, run: Run) -> None:
             rows = drawn_rows(run, problems, prompt, worker)
         built = build_examples(rows, tokenizer, config.train.max_tokens, config.sft.keep)
         examples = log_left_out(built).examples
-        policy = load_policy(model, config, config.train.attention)
+        policy = load_policy(model, config, config.train.attention, config.train)
         runner = TrialRunner(run, policy, tokenizer, examples, worker)
         queue.work(runner, after_trial=lambda: keep_best(queue, config.search.rescore_top))
         with closing_turn(run) as mine:

@@ -31,6 +31,7 @@ def main(config: Config, run: Run) -> None:
     from src.stages.evaluation_engine import evaluation_sleeps
     from src.stages.model_check import check_model
     from src.stages.scoring import score_on_test, test_task
+    from src.training.adapters import check_adapter
     from src.training.policy import check_architecture, load_tokenizer, resolve_model
 
     problems = load_problems(config)
@@ -38,6 +39,7 @@ def main(config: Config, run: Run) -> None:
     model = resolve_model(config.model.path)
     check_model(model, config)
     check_architecture(model, config)
+    check_adapter(model, config, "train")
     tokenizer = load_tokenizer(model, config)
     taught = training_rows(config, problems, prompt)
     run.begin(data=taught.provenance(problems), model=model)

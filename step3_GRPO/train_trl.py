@@ -30,6 +30,7 @@ def main(config: Config, run: Run) -> None:
     from src.run.provenance import MANIFEST
     from src.stages.model_check import check_model
     from src.stages.scoring import starting_model, test_task, validation_task, write_test_outcome
+    from src.training.adapters import check_adapter
     from src.training.checkpoints import CheckpointStore
     from src.training.policy import check_architecture, load_tokenizer
 
@@ -38,6 +39,7 @@ def main(config: Config, run: Run) -> None:
     model = starting_model(config)
     check_model(model, config)
     check_architecture(model, config)
+    check_adapter(model, config, "grpo")
     tokenizer = load_tokenizer(model, config)
     usable = usable_problems(problems.train, prompt, tokenizer, config)
     run.begin(data=problems.provenance(), model=model)

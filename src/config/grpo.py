@@ -11,7 +11,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from src.config.training import OptimizerName, Positive, Section, Share, Switch
+from src.config.training import (
+    AdapterSettings,
+    OptimizerName,
+    Positive,
+    Section,
+    Share,
+    Switch,
+)
 
 
 class RewardWeights(Section):
@@ -40,7 +47,7 @@ class CollapseConfig(Section):
     """Gradient norm as a multiple of the run's median above which training has diverged."""
 
 
-class GrpoConfig(Section):
+class GrpoConfig(AdapterSettings):
     recipe: Literal["grpo", "dr_grpo", "dapo", "reinforce_baseline"] = "dapo"
     """Overlay of `config/recipes/` below this configuration's own numbers."""
     init: Literal["sft", "base"] = "sft"

@@ -14,6 +14,7 @@ from pydantic import Field, field_validator, model_validator
 
 from src.config.grpo import GrpoConfig
 from src.config.training import (
+    AdapterSettings,
     Choices,
     ColumnNames,
     Positive,
@@ -266,11 +267,19 @@ class Config(Section):
     def _optimizer_problems(self) -> Iterator[str]:
         dtype = self.model.weight_dtype
         for section in ("train", "grpo"):
+            settings: AdapterSettings = getattr(self, section)
+            yield from settings.adapter_problems(section, self.devices.train)
             name = getattr(self, section).optimizer
             if name == "adamw_bf16_kahan" and dtype != "bfloat16":
                 yield (
                     f"{section}.optimizer: {name} makes up for the rounding of bfloat16 weights, "
                     f"but model.weight_dtype is {dtype}; set that to bfloat16, or use adamw"
+                )
+            elif name == "adamw_bf16_kahan" and settings.adapter != "none":
+                yield (
+                    f"{section}.optimizer: {name} makes up for the rounding of bfloat16 weights, "
+                    f"and the adapter of {section}.adapter = {settings.adapter} is float32; use "
+                    "adamw"
                 )
 
     def _sleep_problems(self) -> Iterator[str]:
@@ -282,6 +291,11 @@ class Config(Section):
         """Say what keeps step 1 from comparing trials fairly; other steps do not read `search`."""
         search = self.search
         yield from search.problems()
+        if "train.adapter" in search.space:
+            yield (
+                "search.space: train.adapter: all trials share one loaded model; set it for the "
+                "whole study and search train.learning_rate or train.adapter_rank"
+            )
         for path in search.space:
             section, _, name = path.partition(".")
             if name not in getattr(type(getattr(self, section, None)), "model_fields", {}):

@@ -13,6 +13,7 @@ Positive = Annotated[int, Field(gt=0)]
 Scalar = int | float | bool | str
 Switch = Literal["auto", "on", "off"]
 OptimizerName = Literal["adamw", "adamw_8bit", "adamw_bf16_kahan"]
+AdapterName = Literal["none", "lora", "qlora"]
 # Of a training run whose configuration does not say how often.
 _EVALUATIONS = 10
 
@@ -59,7 +60,54 @@ class SftDataConfig(Section):
     """Rounds of expert iteration: each draws from the policy that the round before trained."""
 
 
-class TrainConfig(Section):
+class AdapterSettings(Section):
+    adapter: AdapterName = "none"
+    """Train all weights, or a low-rank adapter over frozen ones (LoRA), or over frozen ones kept in
+    4 bits (QLoRA, on a GPU). It wants about ten times the learning rate of full training."""
+    adapter_rank: Positive = 16
+    """Rank of an adapted layer's update."""
+    adapter_alpha: Positive = 32
+    """The update is scaled by alpha / rank."""
+    adapter_targets: Literal["all-linear"] | list[str] = "all-linear"
+    """Layers that are adapted: all linear ones but the output layer, or those of these names, such
+    as q_proj."""
+
+    def adapter_values(self, section: str) -> dict[str, Scalar | list[str]]:
+        """Return the adapter's settings by dotted path; nothing without one."""
+        names = [name for name in type(self).model_fields if name.startswith("adapter")]
+        found = {f"{section}.{name}": getattr(self, name) for name in names}
+        return {} if self.adapter == "none" else found
+
+    def adapter_problems(self, section: str, device: str) -> Iterator[str]:
+        """Say what of the adapter's settings cannot be.
+
+        Args:
+            section: that the settings stand in.
+            device: that is trained on.
+        """
+        changed = [
+            name
+            for name, field in type(self).model_fields.items()
+            if name.startswith("adapter_") and getattr(self, name) != field.default
+        ]
+        if self.adapter == "none" and changed:
+            yield (
+                f"{section}.{changed[0]}: {getattr(self, changed[0])!r} is of no use without an "
+                f"adapter; set {section}.adapter to lora or qlora, or leave it out"
+            )
+        if self.adapter == "qlora" and device.startswith("cpu"):
+            yield (
+                f"{section}.adapter: qlora keeps the frozen weights in 4 bits, which is for CUDA, "
+                f"and devices.train is {device}; use lora"
+            )
+        if not self.adapter_targets:
+            yield f"{section}.adapter_targets: no layer is named; name some, or use all-linear"
+
+
+class TrainConfig(AdapterSettings):
+    adapter_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of an adapter's inputs dropped in training. GRPO has none: the engine samples without
+    it, so the ratio of probabilities would measure it."""
     learning_rate: float = Field(default=2e-5, gt=0)
     """Peak learning rate."""
     batch_size: Positive = 64

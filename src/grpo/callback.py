@@ -34,6 +34,14 @@ from src.run.metrics import MetricLog
 from src.run.processes import is_main_process
 from src.stages.plan import describe_batch
 from src.stages.scoring import record_validation
+from src.training.adapters import (
+    FOLDER,
+    adapter_state,
+    computing_merged,
+    has_adapter,
+    published_weights,
+    save_adapter,
+)
 from src.training.checkpoints import CheckpointStore
 from src.training.memory_rehearsal import rehearse_memory, rehearses
 from src.training.parallel import gathered
@@ -205,18 +213,19 @@ class StageCallback(TrainerCallback):
         swap_s = time.perf_counter() - started
         trainer._last_loaded_step = step
         # All processes take part in gathering the weights, measuring the probe and evaluating.
-        model = trainer.model_wrapped if trainer.is_deepspeed_enabled else trainer.model
-        whole = trainer.accelerator.get_state_dict(model)
+        policy = trainer.accelerator.unwrap_model(trainer.model)
+        whole = self._weights(policy)
         probe = None if trainer.is_deepspeed_enabled else self._probe()
         with trainer.engine_awake():
             report = evaluate(trainer.engine(), self.task, checkpoint=f"step {step}", shared=True)
         if not is_main_process():
             return
         report = replace(report, seconds={"swap": swap_s} | report.seconds)
-        policy = trainer.accelerator.unwrap_model(trainer.model)
 
         def write(folder: Path) -> None:
             save_policy(policy, trainer.processing_class, folder, whole)
+            if has_adapter(policy):
+                save_adapter(policy, folder / FOLDER, adapter_state(policy))
             write_probe(folder, probe or probe_of_files(folder, trainer.processing_class))
 
         checkpoint = self.store.save(step, step * self._grpo.completions_per_step, write)
@@ -236,12 +245,21 @@ class StageCallback(TrainerCallback):
         )  # fmt: skip
         self.metrics.log(taken, step=step)
 
+    def _weights(self, policy: Any) -> Mapping[str, Any]:
+        """Return the policy's weights as they are saved, whole on the main process."""
+        trainer = self.trainer
+        if has_adapter(policy):
+            return published_weights(policy) if is_main_process() else {}
+        model = trainer.model_wrapped if trainer.is_deepspeed_enabled else trainer.model
+        return trainer.accelerator.get_state_dict(model)
+
     def _probe(self) -> Probe:
         """Measure the probe on the policy where it is, sharded or not."""
         trainer = self.trainer
         sharded = trainer.is_fsdp_enabled
         policy = trainer.model if sharded else trainer.accelerator.unwrap_model(trainer.model)
-        return measure_probe(policy, trainer.processing_class, trainer.accelerator.device)
+        with computing_merged(policy):
+            return measure_probe(policy, trainer.processing_class, trainer.accelerator.device)
 
 
 def pass_through(trainer: PolicyTrainer, prompt_tokens: int) -> None:

@@ -33,7 +33,7 @@ from trl.generation.vllm_client import VLLMClient
 
 from src.config.schema import Config
 from src.engine.generator import Generator, RolloutPool
-from src.engine.layer_check import LiveTensors, RecordedTensors
+from src.engine.layer_check import LiveTensors, RecordedTensors, Tensors
 from src.engine.server_engine import BoundedServer, ServerEngine, ServerRolloutPool
 from src.engine.server_requests import check_server
 from src.engine.sleeping import SleepCycle
@@ -50,6 +50,7 @@ from src.grpo.rollout_source import RolloutSource, training_rows
 from src.grpo.rollouts import Drawn
 from src.grpo.trl_names import trl_values
 from src.run.devices import is_cpu
+from src.training.adapters import MergedTensors, has_adapter, lora_config
 from src.training.losses import CompletionScores, completion_scores
 from src.training.optimization import named_optimizer
 from src.training.parallel import bfloat16_autocast, join_processes_on_cpu
@@ -94,9 +95,25 @@ class PolicyTrainer(GRPOTrainer):
         # TRL puts an engine that is to sleep to sleep as it builds it.
         sleeps = self.use_vllm and self.args.vllm_enable_sleep_mode
         self._cycle = SleepCycle(self.vllm_generation.llm if sleeps else None)
+        if has_adapter(self.model):
+            self._train_adapter()
         if self.use_vllm:
             self._sync_in_trl = self.vllm_generation.sync_weights
             self.vllm_generation.sync_weights = self.sync_weights
+
+    def _train_adapter(self) -> None:
+        """Keep the adapter in float32, and the policy's weights out of TRL's hands.
+
+        Over weights in 4 bits TRL casts it to bfloat16, where small updates round away; to sync it
+        merges updates into the weights and takes them out again, which changes the weights.
+        """
+        for parameter in self.model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+        self.vllm_generation._iter_named_params = self._merged_weights
+
+    def _merged_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+        return MergedTensors(self.accelerator.unwrap_model(self.model)).named()
 
     def begin_step(self) -> None:
         """Forget the figures of the step before."""
@@ -148,14 +165,20 @@ class PolicyTrainer(GRPOTrainer):
                 stale = stale_layers(generation.llm, recorded)
             else:
                 swap_weights(generation.llm, given)
-                policy = self.accelerator.unwrap_model(self.model)
-                stale = stale_layers(generation.llm, LiveTensors(dict(policy.named_parameters())))
+                stale = stale_layers(generation.llm, self._expected())
         if stale:
             raise StaleWeightsError(
                 f"after the weight sync {len(stale)} layers of the rollout engine hold "
                 f"other weights than the policy: {', '.join(stale[:5])}"
             )
         self._cycle.weights_proven()
+
+    def _expected(self) -> Tensors:
+        """Return what the engine should hold, taken from the policy as it is now."""
+        policy = self.accelerator.unwrap_model(self.model)
+        if has_adapter(policy):
+            return MergedTensors(policy)
+        return LiveTensors(dict(policy.named_parameters()))
 
     def _draw_rollouts(self) -> dict[str, list[Any]]:
         """Draw this step's groups and return them as TRL wants them."""
@@ -274,7 +297,7 @@ def build_trainer(
     output_folder: Path,
 ) -> PolicyTrainer:
     """Build TRL's trainer around the policy and a colocated engine."""
-    policy = load_policy(model, config, config.train.attention)
+    policy = load_policy(model, config, config.train.attention, config.grpo)
     policy.config.name_or_path = model
     with _engine_settings(config):
         trainer = PolicyTrainer(
@@ -285,6 +308,7 @@ def build_trainer(
             args=trl_arguments(config, output_folder),
             train_dataset=_pace(config),
             processing_class=tokenizer,
+            peft_config=lora_config(config.grpo),
         )
     trainer.remove_callback(PrinterCallback)
     return trainer

@@ -76,7 +76,9 @@ def close_study(run: Run, queue: StudyQueue, worker: EvalWorker) -> dict[str, An
         )
     rescored = rescore(queue, worker, candidates, search.objective)
     best = rescored[0]
-    write_text_atomic(run.folder / "best.yaml", nested_yaml(best.trial.params))
+    # A rate that was found under an adapter is one for it.
+    values = run.config.train.adapter_values("train") | best.trial.params
+    write_text_atomic(run.folder / "best.yaml", nested_yaml(values))
     plot_study(queue, run.folder / "study.png")
     chosen = best.figures() | {"params": best.trial.params, "objective": search.objective}
     outcome = {

@@ -1,6 +1,7 @@
 """Train and score the trials of a hyperparameter search with step 2's own trainer.
 
-The policy is loaded once; its initial weights wait in memory and are restored before each trial.
+The policy is loaded once; its initial weights wait in memory and are restored before each trial,
+or an adapter is taken off it and a fresh one put on.
 A trial trains on while a checkpoint of it is scored, and ends as soon as a score says so. Scores
 are compared after the same number of examples, whatever the batch size.
 """
@@ -30,6 +31,7 @@ from src.search.data import RUNG
 from src.search.life import trial_folder
 from src.search.pruning import ByExamples, TrialRecord, best_trials
 from src.search.study import StudyQueue, Trial, TrialPruned
+from src.training.adapters import remove_adapter
 from src.training.batching import Example
 from src.training.checkpoints import CheckpointStore
 from src.training.optimization import Schedule
@@ -49,7 +51,9 @@ class TrialRunner:
     worker: EvalWorker
 
     def __post_init__(self) -> None:
-        self._initial = _copied_to_host(self.policy)
+        # Weights under an adapter never change.
+        trains_all = self.run.config.train.adapter == "none"
+        self._initial = _copied_to_host(self.policy) if trains_all else None
 
     def __call__(self, trial: Trial) -> float:
         """Return the trial's objective: its best score over the rungs.
@@ -115,7 +119,10 @@ class TrialRunner:
     def _restore(self) -> None:
         """Put the initial weights back and let go of what the trial before left in memory."""
         self.policy.zero_grad(set_to_none=True)
-        self.policy.load_state_dict(self._initial)
+        if self._initial is None:
+            remove_adapter(self.policy)
+        else:
+            self.policy.load_state_dict(self._initial)
         gc.collect()
         if self.policy.device.type == "cuda":
             torch.cuda.empty_cache()

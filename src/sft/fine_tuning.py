@@ -127,7 +127,7 @@ class FineTuning:
     def _trainer(self, store: CheckpointStore, metrics: MetricLog) -> SftTrainer:
         config = self.run.config
         return SftTrainer(
-            load_policy(self.model, config, config.train.attention),
+            load_policy(self.model, config, config.train.attention, config.train),
             self.tokenizer,
             config.train,
             store,

@@ -155,6 +155,13 @@ def _stage_problems(stage: str, config: Config) -> Iterator[str]:
 def _optimizer_problems(stage: str, strategy: str, config: Config) -> Iterator[str]:
     """Say which optimizers a strategy cannot have."""
     section = "grpo" if stage == GRPO_STAGE else "train"
+    adapter = getattr(config, section).adapter
+    if adapter != "none" and strategy != "ddp":
+        yield (
+            f"{section}.adapter: {adapter} trains in one process or several (ddp), not with "
+            f"sharded weights ({strategy}): what takes memory is frozen. Leave the strategy out, "
+            f"or set {section}.adapter to none"
+        )
     name = getattr(config, section).optimizer
     if strategy.startswith("zero") and name != "adamw":
         yield (

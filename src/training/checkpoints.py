@@ -106,7 +106,11 @@ class CheckpointStore:
         described = {
             **asdict(checkpoint),
             "folder": checkpoint.folder.name,
-            "sha256": {file.name: file_sha256(file) for file in sorted(partial.iterdir())},
+            "sha256": {
+                file.relative_to(partial).as_posix(): file_sha256(file)
+                for file in sorted(partial.rglob("*"))
+                if file.is_file()
+            },
         }
         if state is not None:
             torch.save(state, partial / _STATE)

@@ -88,23 +88,25 @@ class _ChunkedNll(torch.autograd.Function):
         targets: torch.Tensor,
         softcap: float | None,
     ) -> torch.Tensor:
-        learns = any(ctx.needs_input_grad[:3])
         exact = torch.promote_types(hidden.dtype, torch.float32)
         total = hidden.new_zeros((), dtype=exact)
-        grads: list[Any] = [torch.zeros_like(t, dtype=exact) if t is not None and learns else None
-                 for t in (hidden, weight, bias)]  # fmt: skip
+        learns = ctx.needs_input_grad[:3]  # not the weight, where an adapter trains over it
+        grads: list[Any] = [torch.zeros_like(t, dtype=exact) if t is not None and own else None
+                 for t, own in zip((hidden, weight, bias), learns, strict=True)]  # fmt: skip
         for place, inputs, matrix, logits in _logit_chunks(hidden, weight, bias, softcap):
             wanted = targets[place, None]
             log_sum = logits.logsumexp(-1, keepdim=True)
             total += (log_sum - logits.gather(1, wanted)).sum()
-            if not learns:
+            if not any(learns):
                 continue
             slope = 1 - (logits / softcap) ** 2 if softcap else None
             error = logits.sub_(log_sum).exp_()  # (n, V): probabilities, less 1 at the target
             error.scatter_add_(1, wanted, torch.full_like(log_sum, -1.0))
             error = (error if slope is None else error.mul_(slope)).to(inputs.dtype)
-            grads[0][place] = error @ matrix
-            _add_product(grads[1], error.T, inputs)
+            if grads[0] is not None:
+                grads[0][place] = error @ matrix
+            if grads[1] is not None:
+                _add_product(grads[1], error.T, inputs)
             if grads[2] is not None:
                 grads[2] += error.sum(0, dtype=exact)
         ctx.grads = [

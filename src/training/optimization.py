@@ -58,7 +58,7 @@ class EarlyStopping:
 
 
 def build_optimizer(policy: torch.nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """Build AdamW; norms, biases and embeddings are not decayed unless `decay_all`."""
+    """Build AdamW of what is not frozen; norms, biases, embeddings decay with `decay_all` alone."""
     embeddings = {
         id(parameter)
         for module in policy.modules()
@@ -67,7 +67,7 @@ def build_optimizer(policy: torch.nn.Module, config: TrainConfig) -> torch.optim
     }
     decayed: list[Any] = []
     plain: list[Any] = []
-    for parameter in policy.parameters():
+    for parameter in (each for each in policy.parameters() if each.requires_grad):
         is_matrix = parameter.ndim >= 2 and id(parameter) not in embeddings
         (decayed if is_matrix or config.decay_all else plain).append(parameter)
     groups = [

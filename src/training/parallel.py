@@ -32,6 +32,7 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from src.run.processes import launched_sharding, process_count, process_rank
+from src.training.adapters import adapter_state, has_adapter, load_adapter_state
 
 # What gloo, NCCL and torch's stores say when another process is waited for too long, or is gone.
 _TALK = re.compile("gloo|nccl|TCPStore|c10d", re.IGNORECASE)
@@ -157,12 +158,16 @@ class ParallelPolicy:
         return self.summed(float(choice) if self.rank == 0 else 0.0) > 0
 
     def state(self, *, optimizer: bool) -> dict[str, Any]:
-        """Copy weights, and the optimizer if asked, to host memory.
+        """Copy weights, and the optimizer if asked, to host memory; of an adapter its own alone.
 
         Whole on the main process, empty on the others, all of which must call this.
         """
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-        state: dict[str, Any] = {"policy": get_model_state_dict(self.model, options=options)}
+        state: dict[str, Any] = {
+            "policy": adapter_state(self.policy)
+            if has_adapter(self.policy)
+            else get_model_state_dict(self.model, options=options)
+        }
         if optimizer:
             state["optimizer"] = get_optimizer_state_dict(
                 self.model, self.optimizer, options=options
@@ -173,7 +178,10 @@ class ParallelPolicy:
     def load_state(self, state: dict[str, Any]) -> None:
         """Take weights and optimizer back from `state`."""
         options = StateDictOptions(full_state_dict=True)
-        set_model_state_dict(self.model, state["policy"], options=options)
+        if has_adapter(self.policy):
+            load_adapter_state(self.policy, state["policy"])
+        else:
+            set_model_state_dict(self.model, state["policy"], options=options)
         set_optimizer_state_dict(self.model, self.optimizer, state["optimizer"], options=options)
 
 

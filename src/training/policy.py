@@ -14,7 +14,9 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from src.config.loading import ROOT, ConfigError
 from src.config.schema import Config
+from src.config.training import AdapterSettings
 from src.run.processes import launched_sharding, training_device
+from src.training.adapters import plain_policy, quantization
 from src.training.attention import MODEL_TYPES, PACKED
 from src.training.model_files import check_checkpoint, looks_like_hub_id, missing_folder
 
@@ -82,23 +84,33 @@ def check_architecture(path: str, config: Config) -> None:
         )
 
 
-def load_policy(path: str, config: Config, attention: str = "sdpa") -> PreTrainedModel:
+def load_policy(
+    path: str,
+    config: Config,
+    attention: str = "sdpa",
+    adapter: AdapterSettings | None = None,
+) -> PreTrainedModel:
     """Load a causal language model to train on this process's device.
 
     One that is to be sharded stays on the CPU: whole on each GPU it would not fit.
 
     Args:
         attention: implementation by transformers' name, or `packed`.
+        adapter: that will train over it, and may want it in 4 bits.
     """
+    in_4_bits = quantization(config, adapter) if adapter else None
     model = AutoModelForCausalLM.from_pretrained(
         path,
         dtype=getattr(torch, config.model.weight_dtype),
         attn_implementation=attention,
         use_safetensors=True,
         trust_remote_code=config.model.trust_remote_code,
-    )
+        # Each weight is packed where it will be, so that the whole model never is on the GPU.
+        **({"quantization_config": in_4_bits, "device_map": {"": torch_device(config)}}
+           if in_4_bits else {}),
+    )  # fmt: skip
     model.config.use_cache = False
-    return model if launched_sharding() else model.to(torch_device(config))
+    return model if launched_sharding() or in_4_bits else model.to(torch_device(config))
 
 
 def save_policy(
@@ -110,8 +122,10 @@ def save_policy(
     """Save bfloat16 weights and the tokenizer, loadable by `from_pretrained` and `vllm serve`.
 
     Args:
-        weights: written in place of the model's own, which may be training on meanwhile.
+        weights: written in place of the model's own, which may be training on meanwhile, or under
+            an adapter.
     """
+    model = plain_policy(model)
     tied = set(getattr(model, "all_tied_weights_keys", None) or {})
     saved = {
         name: tensor.detach().to("cpu", torch.bfloat16).contiguous()
@@ -121,6 +135,7 @@ def save_policy(
     folder.mkdir(parents=True, exist_ok=True)
     save_file(saved, folder / "model.safetensors", metadata={"format": "pt"})
     config = model.config.to_dict() | {"dtype": "bfloat16", "use_cache": True}
+    config.pop("quantization_config", None)  # of the frozen weights while they were trained over
     # Sharding renames the class.
     config["architectures"] = [type(model).__name__.removeprefix("FSDP")]
     text = json.dumps(config, indent=2, sort_keys=True) + "\n"

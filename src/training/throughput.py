@@ -39,20 +39,29 @@ def training_flops(
 ) -> float:
     """Return the model FLOPs of one forward and backward pass; recomputation does not count.
 
-    6 a weight and token (Kaplan et al. 2020, section 2.1), the output layer on target tokens alone,
+    6 a weight and token (Kaplan et al. 2020, section 2.1), 4 where it is frozen and so has no
+    gradient of its own, the output layer on target tokens alone,
     and 6 x layers x width x length for each token's causal attention (half of PaLM's 12, appendix
     B, as a token sees half of its sequence on average).
 
     Args:
         width: of all attention heads together.
     """
-    output = model.get_output_embeddings().weight.numel()  # type: ignore[operator]
-    embeddings = model.get_input_embeddings().weight.numel()  # type: ignore[operator]
-    total = sum(parameter.numel() for parameter in model.parameters())
+    output, embeddings = (
+        _flops_a_token(layer.weight)
+        for layer in (model.get_output_embeddings(), model.get_input_embeddings())  # type: ignore[operator]
+    )
+    total = sum(_flops_a_token(parameter) for parameter in model.parameters())
     tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight  # type: ignore[operator]
     body = total - embeddings - (0 if tied else output)
     attention = 6 * layers * width * sum(length**2 for length in lengths)
-    return 6 * (body * sum(lengths) + output * target_tokens) + attention
+    return body * sum(lengths) + output * target_tokens + attention
+
+
+def _flops_a_token(weight: torch.nn.Parameter) -> int:
+    packed = getattr(weight, "quant_state", None)  # two weights a byte
+    count = packed.shape.numel() if packed else weight.numel()
+    return (6 if weight.requires_grad else 4) * count
 
 
 def memory_gib(device: torch.device) -> float:

@@ -66,6 +66,12 @@ def _observe(model: Path, folder: Path, overrides: list[str]) -> Any:
                     "texts": [[r.text for r, _ in group.members] for group in groups],
                     "finished": [[r.finished for r, _ in group.members] for group in groups],
                     "seconds": trainer.clock.end(),
+                    "reference": trainer.ref_model,
+                    "optimised": sum(
+                        parameter.numel()
+                        for group in trainer.optimizer.param_groups
+                        for parameter in group["params"]
+                    ),
                     **trainer.agreement.metrics(),
                 }
             )
@@ -76,8 +82,20 @@ def _observe(model: Path, folder: Path, overrides: list[str]) -> Any:
 
     trainer.add_callback(Recorder())
     original = grpo.swap_weights
-    if "the sync does nothing" in planted:
-        grpo.swap_weights = lambda *_: None
+
+    def sync_then_change(llm: Any, given: Any) -> None:
+        original(llm, given)
+        for parameter in trainer.model.parameters():
+            if parameter.requires_grad:
+                parameter.data *= 1.01
+
+    plants = {
+        "the sync does nothing": lambda *_: None,
+        "the engine gets the base": lambda llm, _: original(llm, model),
+        "the adapter changes after the merge": sync_then_change,
+    }
+    for plant in planted:
+        grpo.swap_weights = plants[plant]
     try:
         trainer.train()
     except StaleWeightsError as error:

@@ -14,6 +14,7 @@ from tests.engine.engine_process import in_engine_process
 from tests.engine.grpo_process import observe_runs
 
 pytestmark = pytest.mark.engine
+ADAPTER = ["grpo.recipe=grpo", "grpo.adapter=lora", "grpo.learning_rate=2e-3"]
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +26,9 @@ def runs(tmp_path_factory):
         "other seed": ["run.seed=18"],
         "without refills": ["grpo.recipe=grpo"],
         "again with KL": ["grpo.recipe=grpo", "grpo.iterations=2", "grpo.kl_beta=0.05"],
+        "adapter": [*ADAPTER, "grpo.kl_beta=0.05"],
+        "adapter, base given": [*ADAPTER, "plant=the engine gets the base"],
+        "adapter, changed": [*ADAPTER, "plant=the adapter changes after the merge"],
         "stale": ["plant=the sync does nothing", "grpo.learning_rate=0.01"],
     }
     return in_engine_process(observe_runs, TINY_BASE, tmp_path_factory.mktemp("runs"), asked)
@@ -64,6 +68,26 @@ def test_a_second_pass_over_the_same_rollouts_with_a_reference_policy(runs):
     assert second["kl"] > first["kl"]
     assert first["seconds"]["logprobs"] > 0  # of the policy that sampled, and of the reference
     assert second["seconds"].get("generate", 0.0) == 0.0
+
+
+def test_the_engine_gets_an_adapter_merged_and_agrees_with_the_policy_that_has_it(runs):
+    for step in runs["adapter"]:
+        assert step["grpo/importance_ratio"] == pytest.approx(1.0, abs=0.01)
+        assert step["grpo/logprob_gap"] < 0.01
+        matrices = 2 * 192 + 2 * (192 + 64) + 2 * 192 + 3 * (192 + 512)
+        assert step["optimised"] == 4 * 16 * matrices
+
+
+def test_the_reference_of_an_adapter_is_the_policy_without_it(runs):
+    first, second = runs["adapter"]
+    assert first["reference"] is None
+    assert first["kl"] == 0.0
+    assert second["kl"] > 0.0
+
+
+def test_an_engine_that_holds_another_adapter_than_the_policy_is_caught(runs):
+    for name in ("adapter, base given", "adapter, changed"):
+        assert "layers of the rollout engine hold other weights than the policy" in runs[name]
 
 
 def test_only_completions_cut_by_length_count_as_truncated(runs):
