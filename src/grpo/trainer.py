@@ -47,6 +47,7 @@ from src.engine.vllm_engine import (
 from src.grpo.importance import Agreement, importance_weights
 from src.grpo.rollout_source import RolloutSource, training_rows
 from src.grpo.rollouts import Drawn
+from src.grpo.split import SplitRollouts
 from src.grpo.trl_names import trl_values
 from src.run.devices import is_cpu
 from src.training.losses import CompletionScores, completion_scores
@@ -61,11 +62,19 @@ class PolicyTrainer(GRPOTrainer):
 
     Args:
         settings: the run's configuration.
+        split: where rollouts come from in `grpo.mode: split`; TRL then has no engine.
         arguments: TRL's own.
     """
 
-    def __init__(self, source: RolloutSource, settings: Config, **arguments: Any) -> None:
+    def __init__(
+        self,
+        source: RolloutSource,
+        settings: Config,
+        split: SplitRollouts | None = None,
+        **arguments: Any,
+    ) -> None:
         self.source = source
+        self.split = split
         self.settings = settings
         self.clock = StepClock()
         self.agreement = Agreement()
@@ -99,6 +108,8 @@ class PolicyTrainer(GRPOTrainer):
         self.clock.begin()
         self.agreement = Agreement()
         self.trained_tokens, self.flops = 0, 0.0
+        if self.split is not None:
+            self.split.begin_step()
 
     def engine(self) -> Generator:
         """Return the engine that samples rollouts."""
@@ -120,6 +131,9 @@ class PolicyTrainer(GRPOTrainer):
         Raises:
             StaleWeightsError: naming the layers that stayed as they were.
         """
+        if self.split is not None:
+            self.split.load(self.state.global_step, self._policy_tensors, self.clock)
+            return
         generation = self.vllm_generation
         with self.clock.part("sync"):
             if self._server is not None:
@@ -135,19 +149,26 @@ class PolicyTrainer(GRPOTrainer):
                 stale = stale_layers(generation.llm, recorded)
             else:
                 swap_weights(generation.llm, given)
-                policy = self.accelerator.unwrap_model(self.model)
-                stale = stale_layers(generation.llm, LiveTensors(dict(policy.named_parameters())))
+                stale = stale_layers(generation.llm, LiveTensors(self._policy_tensors()))
         if stale:
             raise StaleWeightsError(
                 f"after the weight sync {len(stale)} layers of the rollout engine hold "
                 f"other weights than the policy: {', '.join(stale[:5])}"
             )
 
+    def _policy_tensors(self) -> dict[str, torch.Tensor]:
+        return dict(self.accelerator.unwrap_model(self.model).named_parameters())
+
     def _draw_rollouts(self) -> dict[str, list[Any]]:
         """Draw this step's groups and return them as TRL wants them."""
-        self.drawn = self.source.draw(self._pool())
-        self.clock.add("generate", self.drawn.generate_s)
-        self.clock.add("grade", self.drawn.grade_s)
+        if self.split is not None:
+            self.sync_weights()
+            done, steps = self.state.global_step, self.state.max_steps
+            self.drawn = self.split.draw(done, self.clock, last=done + 1 >= steps)
+        else:
+            self.drawn = self.source.draw(self._pool())
+            self.clock.add("generate", self.drawn.generate_s)
+            self.clock.add("grade", self.drawn.grade_s)
         return training_rows(self.drawn, self.settings, self._tokenizer.eos_token_id)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -248,7 +269,8 @@ class PolicyTrainer(GRPOTrainer):
         inputs["advantages"] = inputs["advantages"].unsqueeze(1) * weights  # (B, C)
         agreement.entropy = (entropies * mask).sum().item()
         self.agreement += agreement
-        agreement.check(self.settings.engine.swap_tolerance)
+        if self.split is None or self.split.lag == 0:  # else it is the policy that has moved on
+            agreement.check(self.settings.engine.swap_tolerance)
 
 
 def build_trainer(
@@ -257,14 +279,16 @@ def build_trainer(
     source: RolloutSource,
     config: Config,
     output_folder: Path,
+    split: SplitRollouts | None = None,
 ) -> PolicyTrainer:
-    """Build TRL's trainer around the policy and a colocated engine."""
+    """Build TRL's trainer around the policy, and around a colocated engine without `split`."""
     policy = load_policy(model, config, config.train.attention)
     policy.config.name_or_path = model
     with _engine_settings(config):
         trainer = PolicyTrainer(
             source,
             config,
+            split,
             model=policy,
             reward_funcs=[_reward_function(name) for name in config.grpo.rewards.weights()],
             args=trl_arguments(config, output_folder),

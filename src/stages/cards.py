@@ -115,7 +115,7 @@ def planned_fraction(
     """Return the share of a card that the rollout engine would take; None where it does not fit."""
     trainer = sum(grpo_memory_gib(config, processes, strategy).values())
     given = config.grpo.engine_memory_fraction
-    if config.grpo.mode == "server":
+    if config.grpo.mode != "colocate":
         return 0.0 if trainer <= card_gib * (1 - _MARGIN) else None
     if given != "auto":
         return given if trainer + given * card_gib <= card_gib else None
@@ -134,7 +134,7 @@ def rollout_fraction(config: Config, card_gib: float | None) -> float:
     given = config.grpo.engine_memory_fraction
     if given != "auto":
         return given
-    if card_gib is None or config.grpo.mode == "server":
+    if card_gib is None or config.grpo.mode != "colocate":
         return _CPU_FRACTION
     processes, strategy = process_count(), launched_strategy()
     found = planned_fraction(config, card_gib, processes, strategy)
