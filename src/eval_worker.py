@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from types import TracebackType
 
 from src.config.schema import Config
+from src.evaluation.engine_process import EngineStartError, WorkerTraceback
 from src.evaluation.evaluation import EvalTask
 from src.evaluation.worker_loop import (
     EngineStarted,
@@ -37,17 +38,6 @@ _GRACE_S = 5.0
 
 class EvaluationError(RunError):
     """A checkpoint could not be scored."""
-
-
-class EngineStartError(RunError):
-    """The worker's engine cannot start, and would not the next time either."""
-
-
-class WorkerTraceback(Exception):  # noqa: N818 - the cause of an error, never raised itself
-    """Where in the worker's process something went wrong."""
-
-    def __str__(self) -> str:
-        return f"\n{self.args[0]}"
 
 
 class EvalWorker:

@@ -24,6 +24,7 @@ def main(config: Config, run: Run) -> None:
     from src.grpo.callback import StageCallback, score_best, train
     from src.grpo.problems import problem_stream, usable_problems
     from src.grpo.rollout_source import RolloutSource
+    from src.grpo.split import engine_elsewhere
     from src.grpo.trainer import build_trainer
     from src.run.metrics import open_metric_log
     from src.run.processes import is_main_process
@@ -47,11 +48,12 @@ def main(config: Config, run: Run) -> None:
     task = validation_task(config, problems, prompt, config.grpo.validation_rows)
     source = RolloutSource(problem_stream(model, usable, prompt, tokenizer, config), config)
     store = CheckpointStore(run.folder / "checkpoints", keep=1, manifest=run.folder / MANIFEST)
-    trainer = build_trainer(model, tokenizer, source, config, run.folder / "trl")
-    with open_metric_log(run) as metrics:
-        callback = StageCallback(trainer, metrics, store, task)
-        train(trainer, callback, resume=run.resume)
-    report = score_best(trainer, store, test, config.engine.swap_tolerance)
+    with engine_elsewhere(config, model, source) as split:
+        trainer = build_trainer(model, tokenizer, source, config, run.folder / "trl", split)
+        with open_metric_log(run) as metrics:
+            callback = StageCallback(trainer, metrics, store, task)
+            train(trainer, callback, resume=run.resume)
+        report = score_best(trainer, store, test, config.engine.swap_tolerance)
     if report is not None and is_main_process():
         outcome = write_test_outcome(run, [test], {test.name: report})
         run.finish(

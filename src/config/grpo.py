@@ -128,8 +128,12 @@ class GrpoConfig(AdapterSettings):
     """Groups written down each time."""
     collapse: CollapseConfig = CollapseConfig()
     """When to stop a run that has gone wrong."""
-    mode: Literal["colocate", "server"] = "colocate"
-    """vLLM inside each training process, or a server on GPUs or a machine of its own."""
+    mode: Literal["colocate", "split", "server"] = "colocate"
+    """vLLM inside each training process; in a process of its own on `devices.eval` beside one
+    training process; or a server on GPUs or a machine of its own."""
+    one_step_off: bool = False
+    """Draw a step's rollouts while the step before it trains (`mode: split`): by weights one update
+    older, for which `importance_correction` corrects."""
     server_url: str = "http://127.0.0.1:8000"
     """Address of `vllm serve` (`mode: server`)."""
     engine_memory_fraction: Share | Literal["auto"] = "auto"
@@ -179,8 +183,33 @@ class GrpoConfig(AdapterSettings):
                 f"grpo.save_every and grpo.evaluate_every: must be multiples of grpo.iterations = "
                 f"{self.iterations}, so that no rollouts are cut in two"
             )
+        yield from self._split_problems(processes)
         if self.recipe == "reinforce_baseline" and self.iterations > 1:
             yield (
                 "grpo.iterations: reinforce_baseline takes one update a batch, as nothing clips "
                 "the ratio; use 1 or another recipe"
+            )
+
+    def _split_problems(self, processes: int) -> Iterator[str]:
+        if self.mode == "split" and processes > 1:
+            yield (
+                f"grpo.mode: split has one training process and one engine, not {processes} "
+                "processes; launch one, or use colocate (an engine in each process) or server"
+            )
+        if not self.one_step_off:
+            return
+        if self.mode != "split":
+            yield (
+                f"grpo.one_step_off: in grpo.mode {self.mode} the engine cannot sample while the "
+                "policy trains; use grpo.mode: split, or one_step_off: false"
+            )
+        if self.iterations > 1:
+            yield (
+                f"grpo.one_step_off: grpo.iterations is {self.iterations}, so rollouts would be up "
+                "to that many updates old; use iterations: 1, or one_step_off: false"
+            )
+        if self.importance_correction == "off":
+            yield (
+                "grpo.one_step_off: grpo.importance_correction is off, and older weights draw the "
+                "rollouts; use token_truncate"
             )

@@ -74,6 +74,10 @@ class VllmEngine:
         """Tokenize texts as the engine tokenizes prompts."""
         return self._llm.get_tokenizer()(list(texts), add_special_tokens=False)["input_ids"]
 
+    def rollouts(self, sampling: SamplingConfig, min_tokens: int) -> VllmRolloutPool:
+        """Return a pool of rollouts that this engine samples."""
+        return VllmRolloutPool(self._llm, sampling, min_tokens, self._after_step)
+
     def stream(
         self, prompts: Sequence[str], sampling: SamplingConfig, seeds: Sequence[int]
     ) -> Iterator[tuple[int, Completion]]:
@@ -100,8 +104,14 @@ class VllmRolloutPool:
         min_tokens: of a rollout, before the end of text may be sampled.
     """
 
-    def __init__(self, llm: LLM, sampling: SamplingConfig, min_tokens: int) -> None:
-        self._requests = _Requests(llm)
+    def __init__(
+        self,
+        llm: LLM,
+        sampling: SamplingConfig,
+        min_tokens: int,
+        after_step: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._requests = _Requests(llm, after_step)
         self._sampling = sampling
         self._min_tokens = min_tokens
 

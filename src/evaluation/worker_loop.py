@@ -12,6 +12,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -23,6 +24,9 @@ from src.evaluation.worker_process import Mailbox
 from src.run.stopping import end_with_parent
 from src.training.checkpoints import Checkpoint, verify_checkpoint
 from utils.drgrpo_grader import set_children
+
+if TYPE_CHECKING:
+    from src.engine.vllm_engine import VllmEngine
 
 LOGGER = logging.getLogger(__name__)
 # Characters of an exception's text that are told.
@@ -70,11 +74,46 @@ class EvalResult:
 
 def serve(config: Config, model: str, tasks: Mapping[str, EvalTask], mailbox: Mailbox) -> None:
     """Answer requests until the client is gone."""
+    known, sleeps = dict(tasks), config.engine.sleep == "on"
+
+    def begin(engine: VllmEngine) -> Callable[[Any], EvalResult | None]:
+        verifier = SwapVerifier(engine, config.engine.swap_tolerance, model)
+        if sleeps:
+            engine.sleep()
+
+        def answer(message: EvalRequest | EvalTask) -> EvalResult | None:
+            if isinstance(message, EvalTask):
+                known[message.name] = message
+                return None
+            if sleeps:
+                engine.wake()
+            scored = score_files(message, known, verifier, mailbox.beat)
+            if sleeps:
+                engine.sleep()  # before the trainer goes on
+            return scored
+
+        return answer
+
+    serve_engine("evaluation engine", config, model, mailbox, begin)
+
+
+def serve_engine(
+    name: str,
+    config: Config,
+    model: str,
+    mailbox: Mailbox,
+    begin: Callable[[VllmEngine], Callable[[Any], Any]],
+) -> None:
+    """Start an engine, say so, and answer messages until the client is gone.
+
+    Args:
+        begin: the engine -> what turns a message into its answer; None sends none.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     try:
-        started, known = time.perf_counter(), dict(tasks)
+        started = time.perf_counter()
         set_children(config.grader.children)
         try:
             # Imported here: the client's process never needs vLLM.
@@ -82,25 +121,15 @@ def serve(config: Config, model: str, tasks: Mapping[str, EvalTask], mailbox: Ma
 
             engine = VllmEngine(model, config, after_step=mailbox.beat)
             check_numbers(engine, model)
-            if sleeps := config.engine.sleep == "on":
-                engine.sleep()
+            answer = begin(engine)
         except Exception as error:  # noqa: BLE001 - the worker's boundary
             mailbox.send(EngineStarted(trouble_of(error)))
             return
         mailbox.send(EngineStarted())
-        LOGGER.info("evaluation engine ready in %.1f s", time.perf_counter() - started)
-        verifier = SwapVerifier(engine, config.engine.swap_tolerance, model)
+        LOGGER.info("%s ready in %.1f s", name, time.perf_counter() - started)
         while True:
-            message = mailbox.take()
-            if isinstance(message, EvalTask):
-                known[message.name] = message
-                continue
-            if sleeps:
-                engine.wake()
-            answer = _answer(message, known, verifier, mailbox.beat)
-            if sleeps:
-                engine.sleep()  # before the trainer goes on
-            mailbox.send(answer)
+            if (answered := answer(mailbox.take())) is not None:
+                mailbox.send(answered)
     except (EOFError, BrokenPipeError):
         return
 
@@ -129,7 +158,7 @@ def _brief(text: str) -> str:
     return f"{head}." if stop else f"{text[:_LONGEST_TOLD]} ..."
 
 
-def _answer(
+def score_files(
     request: EvalRequest,
     tasks: Mapping[str, EvalTask],
     verifier: SwapVerifier,

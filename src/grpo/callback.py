@@ -124,7 +124,8 @@ class StageCallback(TrainerCallback):
                if name in TRL_METRICS}  # fmt: skip
         values = self._step | own
         self.metrics.log(values, step=state.global_step)
-        split = ", ".join(f"{part} {values[f'system/{part}_s']:.1f}" for part in _PARTS)
+        parts = ("wait", *_PARTS) if self.trainer.split is not None else _PARTS
+        split = ", ".join(f"{part} {values[f'system/{part}_s']:.1f}" for part in parts)
         numbers = (values[name] for name in _LINE_METRICS)
         LOGGER.info(_LINE, state.global_step, state.max_steps, *numbers, split)
         self.stopped = self._watch.see(values)
@@ -146,7 +147,10 @@ class StageCallback(TrainerCallback):
         newest = folder / f"checkpoint-{state.global_step}"
         # Logged first: from a whole state training goes on behind this step.
         self.metrics.log({"system/saved_states": 1.0}, step=state.global_step)
-        write_json_atomic(newest / _CURSOR, {"cursor": self.trainer.source.cursor})
+        source, split = self.trainer.source, self.trainer.split
+        # First what is drawn ahead, behind which the cursor goes.
+        ahead = None if split is None else split.state()
+        write_json_atomic(newest / _CURSOR, {"cursor": source.cursor, "ahead": ahead})
         for older in folder.glob("checkpoint-*"):
             if older != newest:
                 shutil.rmtree(older)
@@ -154,15 +158,19 @@ class StageCallback(TrainerCallback):
     def _figures(self) -> dict[str, float]:
         """Return the step's own figures, over all processes."""
         trainer = self.trainer
+        drawn, split = trainer.drawn, trainer.split
         seconds = {**dict.fromkeys(_PARTS, 0.0), **trainer.clock.end()}
-        drawn = trainer.drawn
+        rates: dict[str, float] = {}
+        if split is not None:
+            rates = {"grpo/rollout_lag": float(split.lag), **split.busy_rates(seconds)}
+            seconds = {"wait": 0.0, **seconds, **split.spent}
         records = gathered(list(completion_records(drawn, trainer.settings)) if drawn else [])
         sums = gathered([(trainer.trained_tokens, trainer.flops, trainer.agreement)])
         trained, flops = sum(row[0] for row in sums), sum(row[1] for row in sums)
         agreement = sum((row[2] for row in sums), Agreement())
         values = {f"system/{part}_s": value for part, value in seconds.items()}
         values |= rollout_metrics(records, self._grpo.rewards.weights(), self._grpo.group_size)
-        values |= agreement.metrics()
+        values |= agreement.metrics() | rates
         generated = sum(record.tokens for record in records)
         device = trainer.accelerator.device
         values |= {
@@ -208,16 +216,18 @@ class StageCallback(TrainerCallback):
 
     def _validate(self, step: int) -> None:
         """Score the policy by the engine that samples rollouts, and save it."""
-        trainer, started = self.trainer, time.perf_counter()
-        trainer.vllm_generation.sync_weights()
+        trainer = self.trainer
+        if trainer.split is not None:
+            trainer.split.settle()
+        started = time.perf_counter()
+        trainer.sync_weights()
         swap_s = time.perf_counter() - started
         trainer._last_loaded_step = step
         # All processes take part in gathering the weights, measuring the probe and evaluating.
         policy = trainer.accelerator.unwrap_model(trainer.model)
         whole = self._weights(policy)
         probe = None if trainer.is_deepspeed_enabled else self._probe()
-        with trainer.engine_awake():
-            report = evaluate(trainer.engine(), self.task, checkpoint=f"step {step}", shared=True)
+        report = self._scored(f"step {step}")
         if not is_main_process():
             return
         report = replace(report, seconds={"swap": swap_s} | report.seconds)
@@ -253,6 +263,13 @@ class StageCallback(TrainerCallback):
         model = trainer.model_wrapped if trainer.is_deepspeed_enabled else trainer.model
         return trainer.accelerator.get_state_dict(model)
 
+    def _scored(self, name: str) -> EvalReport:
+        """Score validation with the weights the engine holds."""
+        if self.trainer.split is not None:
+            return self.trainer.split.validate(self.task, name)
+        with self.trainer.engine_awake():
+            return evaluate(self.trainer.engine(), self.task, checkpoint=name, shared=True)
+
     def _probe(self) -> Probe:
         """Measure the probe on the policy where it is, sharded or not."""
         trainer = self.trainer
@@ -282,7 +299,10 @@ def train(trainer: PolicyTrainer, callback: StageCallback, *, resume: bool) -> N
     LOGGER.info("a step: %s", describe_batch(trainer.settings, trainer.accelerator.num_processes))
     last = last_whole_state(Path(str(trainer.args.output_dir))) if resume else None
     if last is not None:
-        trainer.source.cursor = read_json(last / _CURSOR)["cursor"]
+        state = read_json(last / _CURSOR)
+        trainer.source.cursor = state["cursor"]
+        if trainer.split is not None and state.get("ahead"):
+            trainer.split.restore(state["ahead"])
         LOGGER.info("resuming from %s", last)
     trainer.train(resume_from_checkpoint=str(last) if last else None)
 
@@ -301,6 +321,8 @@ def score_best(
     All processes call this and share the problems, unless some cannot see the files; those get
     None.
     """
+    if trainer.split is not None:
+        return trainer.split.score(store.best(), task)
     folder = gathered([store.best().folder if is_main_process() else None])[0]
     everywhere = all(gathered([folder.is_dir()]))
     with trainer.engine_awake():  # to write what slept takes all processes

@@ -10,7 +10,7 @@ from typing import Any
 
 from src.config.schema import Config
 from src.engine.generator import RolloutPool, sample_seed
-from src.grpo.problem_stream import ProblemStream
+from src.grpo.problem_stream import ProblemStream, RolloutProblem
 from src.grpo.rewards import reward_values
 from src.grpo.rollouts import Drawing, Drawn, Group, GroupDrawer
 from src.run.processes import process_count, process_rank
@@ -28,6 +28,25 @@ class CompletionRecord:
     finished: bool
     kept: bool
     rewards: Rewards
+
+
+@dataclass(frozen=True, slots=True)
+class DrawRequest:
+    """A step's groups to draw: as many problems, with their places, as there may be groups."""
+
+    drawing: Drawing
+    problems: Sequence[tuple[int, RolloutProblem]]
+    seed: int
+    """The run's."""
+
+    def drawn_from(self, pool: RolloutPool) -> Drawn:
+        """Draw them."""
+        return GroupDrawer(
+            pool,
+            self.drawing,
+            self.problems.__getitem__,
+            lambda place, member: sample_seed(self.seed, "rollout", place, member),
+        ).draw()
 
 
 class RolloutSource:
@@ -52,24 +71,30 @@ class RolloutSource:
 
     def draw(self, pool: RolloutPool) -> Drawn:
         """Draw the groups of the next step; all processes must call this together."""
-        grpo, seed = self._config.grpo, self._config.run.seed
+        drawn = self.request().drawn_from(pool)
+        self.go_behind(drawn)
+        return drawn
+
+    def request(self) -> DrawRequest:
+        """Return what this process's groups of the next step are drawn from."""
+        grpo = self._config.grpo
         wanted = grpo.prompts_per_step // self._processes
         limit = math.ceil(wanted * grpo.draw_limit) if grpo.dynamic_sampling else wanted
-        first = self.cursor + self._rank
-
-        def take(number: int) -> tuple[int, Any]:
-            place = first + number * self._processes
-            return place, self._stream.at(place)
-
-        drawn = GroupDrawer(
-            pool,
+        places = [self.cursor + self._rank + number * self._processes for number in range(limit)]
+        return DrawRequest(
             Drawing(wanted, limit, grpo.group_size),
-            take,
-            lambda place, member: sample_seed(seed, "rollout", place, member),
-        ).draw()
+            [(place, self._stream.at(place)) for place in places],
+            self._config.run.seed,
+        )
+
+    def go_behind(self, drawn: Drawn) -> None:
+        """Put the cursor behind what was drawn, in all processes."""
         # Processes may have drawn unequal numbers; the next step begins behind all of them.
         self.cursor += self._processes * max(gathered([drawn.started]))
-        return drawn
+
+    def problem(self, place: int) -> RolloutProblem:
+        """Return the problem at a place of the stream."""
+        return self._stream.at(place)
 
 
 def group_rewards(group: Group, config: Config) -> list[Rewards]:

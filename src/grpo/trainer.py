@@ -17,7 +17,7 @@ otherwise, through its `rollout_func` hook and four methods of a subclass:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -48,9 +48,10 @@ from src.engine.vllm_engine import (
 from src.grpo.importance import Agreement, importance_weights
 from src.grpo.rollout_source import RolloutSource, training_rows
 from src.grpo.rollouts import Drawn
+from src.grpo.split import SplitRollouts
 from src.grpo.trl_names import trl_values
 from src.run.devices import is_cpu
-from src.training.adapters import MergedTensors, has_adapter, lora_config
+from src.training.adapters import MergedTensors, has_adapter, lora_config, published_weights
 from src.training.losses import CompletionScores, completion_scores
 from src.training.optimization import named_optimizer
 from src.training.parallel import bfloat16_autocast, join_processes_on_cpu
@@ -63,11 +64,19 @@ class PolicyTrainer(GRPOTrainer):
 
     Args:
         settings: the run's configuration.
+        split: where rollouts come from in `grpo.mode: split`; TRL then has no engine.
         arguments: TRL's own.
     """
 
-    def __init__(self, source: RolloutSource, settings: Config, **arguments: Any) -> None:
+    def __init__(
+        self,
+        source: RolloutSource,
+        settings: Config,
+        split: SplitRollouts | None = None,
+        **arguments: Any,
+    ) -> None:
         self.source = source
+        self.split = split
         self.settings = settings
         self.clock = StepClock()
         self.agreement = Agreement()
@@ -120,6 +129,8 @@ class PolicyTrainer(GRPOTrainer):
         self.clock.begin()
         self.agreement = Agreement()
         self.trained_tokens, self.flops = 0, 0.0
+        if self.split is not None:
+            self.split.begin_step()
 
     def engine(self) -> Generator:
         """Return the engine that samples rollouts."""
@@ -149,6 +160,9 @@ class PolicyTrainer(GRPOTrainer):
         Raises:
             StaleWeightsError: naming the layers that stayed as they were.
         """
+        if self.split is not None:
+            self.split.load(self.state.global_step, self._policy_tensors, self.clock)
+            return
         generation = self.vllm_generation
         with self.clock.part("sync"):
             if self._server is not None:
@@ -178,14 +192,23 @@ class PolicyTrainer(GRPOTrainer):
         policy = self.accelerator.unwrap_model(self.model)
         if has_adapter(policy):
             return MergedTensors(policy)
-        return LiveTensors(dict(policy.named_parameters()))
+        return LiveTensors(self._policy_tensors())
+
+    def _policy_tensors(self) -> Mapping[str, torch.Tensor]:
+        policy = self.accelerator.unwrap_model(self.model)
+        return published_weights(policy) if has_adapter(policy) else dict(policy.named_parameters())
 
     def _draw_rollouts(self) -> dict[str, list[Any]]:
         """Draw this step's groups and return them as TRL wants them."""
-        with self.engine_awake():
-            self.drawn = self.source.draw(self._pool())
-        self.clock.add("generate", self.drawn.generate_s)
-        self.clock.add("grade", self.drawn.grade_s)
+        if self.split is not None:
+            self.sync_weights()
+            done, steps = self.state.global_step, self.state.max_steps
+            self.drawn = self.split.draw(done, self.clock, last=done + 1 >= steps)
+        else:
+            with self.engine_awake():
+                self.drawn = self.source.draw(self._pool())
+            self.clock.add("generate", self.drawn.generate_s)
+            self.clock.add("grade", self.drawn.grade_s)
         return training_rows(self.drawn, self.settings, self._tokenizer.eos_token_id)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -286,7 +309,8 @@ class PolicyTrainer(GRPOTrainer):
         inputs["advantages"] = inputs["advantages"].unsqueeze(1) * weights  # (B, C)
         agreement.entropy = (entropies * mask).sum().item()
         self.agreement += agreement
-        agreement.check(self.settings.engine.swap_tolerance)
+        if self.split is None or self.split.lag == 0:  # else it is the policy that has moved on
+            agreement.check(self.settings.engine.swap_tolerance)
 
 
 def build_trainer(
@@ -295,14 +319,16 @@ def build_trainer(
     source: RolloutSource,
     config: Config,
     output_folder: Path,
+    split: SplitRollouts | None = None,
 ) -> PolicyTrainer:
-    """Build TRL's trainer around the policy and a colocated engine."""
+    """Build TRL's trainer around the policy, and around a colocated engine without `split`."""
     policy = load_policy(model, config, config.train.attention, config.grpo)
     policy.config.name_or_path = model
     with _engine_settings(config):
         trainer = PolicyTrainer(
             source,
             config,
+            split,
             model=policy,
             reward_funcs=[_reward_function(name) for name in config.grpo.rewards.weights()],
             args=trl_arguments(config, output_folder),

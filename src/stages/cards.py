@@ -114,7 +114,7 @@ def planned_fraction(
     config: Config, card_gib: float, processes: int, strategy: str
 ) -> float | None:
     """Return the share of a card that the rollout engine would take; None where it does not fit."""
-    if config.grpo.mode == "server":
+    if config.grpo.mode != "colocate":
         trainer = sum(grpo_memory_gib(config, processes, strategy).values())
         return 0.0 if trainer <= card_gib * (1 - MARGIN) else None
     sleeps = engine_sleeps(config, card_gib, processes, strategy)
@@ -126,8 +126,8 @@ def engine_sleeps(config: Config, card_gib: float, processes: int, strategy: str
 
     `auto`: where the two do not fit beside one another, and do in turn.
     """
-    if config.engine.sleep != "auto" or config.grpo.mode == "server":
-        return config.engine.sleep == "on" and config.grpo.mode != "server"
+    if config.engine.sleep != "auto" or config.grpo.mode != "colocate":
+        return config.engine.sleep == "on" and config.grpo.mode == "colocate"
     awake, in_turn = (
         _share(config, card_gib, processes, strategy, sleeps=sleeps) for sleeps in (False, True)
     )
@@ -171,7 +171,7 @@ def rollout_fraction(config: Config, card_gib: float | None) -> float:
     given = config.grpo.engine_memory_fraction
     if given != "auto":
         return given
-    if card_gib is None or config.grpo.mode == "server":
+    if card_gib is None or config.grpo.mode != "colocate":
         return _CPU_FRACTION
     processes, strategy = process_count(), launched_strategy()
     found = planned_fraction(config, card_gib, processes, strategy)

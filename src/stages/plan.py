@@ -158,6 +158,8 @@ def _grpo(config: Config) -> Iterator[str]:
         f"rollouts      {grpo.prompts_per_step} prompts x {grpo.group_size} = "
         f"{grpo.completions_per_step} completions a step, {grpo.steps} steps, vLLM {grpo.mode}"
     )
+    if grpo.mode == "split":
+        yield _split(config)
     yield f"batch         {describe_batch(config, processes)}"
     yield (
         f"evaluations   {len(grpo.evaluation_steps)} in training, before the first step, every "
@@ -166,7 +168,24 @@ def _grpo(config: Config) -> Iterator[str]:
         f"{len(grpo.save_steps)} resumable states"
     )
     yield from _grpo_memory(config, processes)
-    yield _evaluation(config)
+    if grpo.mode == "split":
+        yield from _scoring(config)
+    else:
+        yield _evaluation(config)
+
+
+def _split(config: Config) -> str:
+    """Say which device does what, and when."""
+    train, engine = config.devices.train, evaluation_device(config)
+    if config.grpo.one_step_off:
+        when = f"while {train} trains a step, {engine} draws the next one's rollouts"
+    else:
+        when = f"{engine} draws a step's rollouts, then {train} trains on them"
+    weights = engine_need(config, 1).weights
+    return (
+        f"split         {when}; weights go over by shared memory ({weights:.2f} GiB) and "
+        f"{engine} scores validation and test"
+    )
 
 
 def _training_memory(config: Config, processes: int) -> Iterator[str]:
@@ -195,7 +214,7 @@ def _rollout_engine(config: Config, card_gib: float, processes: int, strategy: s
     share = planned_fraction(config, card_gib, processes, strategy)
     if share is None:
         return "does not fit"
-    if config.grpo.mode == "server":
+    if config.grpo.mode != "colocate":
         return "fits"
     need, reserved, asleep = engine_need(config, processes), share * card_gib, ""
     if engine_sleeps(config, card_gib, processes, strategy):

@@ -10,13 +10,16 @@ from pathlib import Path
 
 from src.config.loading import ConfigError, dump_yaml, load_config
 from src.config.schema import Config
+from src.run.devices import cpu_cores, is_cpu
 from src.run.directory import GRPO_STAGE, SEARCH_STAGE, ChecksPassed, Run, pipeline_folder
 from src.run.files import disk_full
 from src.run.processes import (
     check_devices,
     check_wandb,
+    evaluation_device,
     forget_stale_launch,
     is_main_process,
+    launched_sharding,
     launched_strategy,
     prepare_main_process,
     process_count,
@@ -143,12 +146,37 @@ def _stage_problems(stage: str, config: Config) -> Iterator[str]:
         yield from config.search_problems()
     if stage == GRPO_STAGE:
         yield from config.grpo.problems(process_count())
+        yield from _split_problems(config)
     yield from _optimizer_problems(stage, launched_strategy(), config)
     zero = stage == GRPO_STAGE and launched_strategy().startswith("zero")
     if zero and config.grpo.memory_rehearsal == "on":
         yield (
             "grpo.memory_rehearsal: on, but DeepSpeed keeps gradients where they cannot be thrown "
             "away; use auto, or --strategy fsdp2"
+        )
+
+
+def _split_problems(config: Config) -> Iterator[str]:
+    """Say what keeps trainer and rollout engine from living apart."""
+    if config.grpo.mode != "split":
+        return
+    train, evaluation = config.devices.train, evaluation_device(config)
+    both_cpu = is_cpu(train) and is_cpu(evaluation)
+    shared = (
+        set(cpu_cores(train, "devices.train")) & set(cpu_cores(evaluation, "devices.eval"))
+        if both_cpu
+        else train == evaluation
+    )
+    if shared:
+        yield (
+            f"devices.eval: {evaluation} is not apart from devices.train: {train}, as grpo.mode: "
+            "split wants it; name another GPU or other cores (devices.train=cpu:0 "
+            "devices.eval=cpu:1), or use grpo.mode: colocate"
+        )
+    if launched_sharding() is not None:
+        yield (
+            f"grpo.mode: split takes a policy that is whole in its process, and accelerate shards "
+            f"it ({launched_strategy()}); start through launch_trl.sh 1, or use another mode"
         )
 
 
