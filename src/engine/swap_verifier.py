@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +16,22 @@ _SHORT_TEXT = "1 + 1 = 2, so"
 
 class StaleWeightsError(RuntimeError):
     """After a swap the engine does not hold the checkpoint's weights."""
+
+
+def check_synced(unlike: Sequence[str]) -> None:
+    """Refuse to sample from an engine that was given the policy's weights and holds others.
+
+    Args:
+        unlike: the layers that differ.
+
+    Raises:
+        StaleWeightsError: naming them.
+    """
+    if unlike:
+        raise StaleWeightsError(
+            f"after the weight sync {len(unlike)} layers of the rollout engine hold other weights "
+            f"than the policy: {', '.join(unlike[:_LAYERS_NAMED])}"
+        )
 
 
 def check_numbers(engine: Generator, model: str) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from src.config.schema import Config
 from src.engine.shared_weights import altered_tensors
-from src.engine.swap_verifier import StaleWeightsError, SwapVerifier
+from src.engine.swap_verifier import StaleWeightsError, SwapVerifier, check_synced
 from src.evaluation.engine_process import Answer
 from src.evaluation.evaluation import EvalTask, evaluate
 from src.evaluation.worker_loop import (
@@ -31,8 +31,6 @@ from src.training.checkpoints import Checkpoint
 
 if TYPE_CHECKING:
     from src.engine.vllm_engine import VllmEngine
-
-_LAYERS_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +111,4 @@ class RolloutWorker:
         unlike = altered_tensors(folder, checksums)
         self._beat()
         unlike += self._engine.differing_layers(folder)
-        if unlike:
-            raise StaleWeightsError(
-                f"after the weight sync {len(unlike)} layers of the rollout engine hold "
-                f"other weights than the policy: {', '.join(unlike[:_LAYERS_NAMED])}"
-            )
+        check_synced(unlike)

@@ -17,7 +17,7 @@ otherwise, through its `rollout_func` hook and four methods of a subclass:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,6 @@ from typing import Any
 import torch
 import trl.generation.vllm_generation as trl_vllm
 import trl.trainer.utils as trl_utils
-from datasets import Dataset
 from transformers import PrinterCallback
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from trl import GRPOConfig, GRPOTrainer
@@ -37,9 +36,8 @@ from src.engine.layer_check import LiveTensors, RecordedTensors, Tensors
 from src.engine.server_engine import BoundedServer, ServerEngine, ServerRolloutPool
 from src.engine.server_requests import check_server
 from src.engine.sleeping import SleepCycle
-from src.engine.swap_verifier import StaleWeightsError
+from src.engine.swap_verifier import check_synced
 from src.engine.vllm_engine import (
-    CPU_ARGUMENTS,
     VllmEngine,
     VllmRolloutPool,
     stale_layers,
@@ -49,7 +47,7 @@ from src.grpo.importance import Agreement, importance_weights
 from src.grpo.rollout_source import RolloutSource, training_rows
 from src.grpo.rollouts import Drawn
 from src.grpo.split import SplitRollouts
-from src.grpo.trl_names import trl_values
+from src.grpo.trl_names import engine_settings, pace, reward_function, trl_values
 from src.run.devices import is_cpu
 from src.training.adapters import MergedTensors, has_adapter, lora_config, published_weights
 from src.training.losses import CompletionScores, completion_scores
@@ -119,10 +117,9 @@ class PolicyTrainer(GRPOTrainer):
         for parameter in self.model.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
-        self.vllm_generation._iter_named_params = self._merged_weights
-
-    def _merged_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
-        return MergedTensors(self.accelerator.unwrap_model(self.model)).named()
+        if self.use_vllm:
+            policy = self.accelerator.unwrap_model(self.model)
+            self.vllm_generation._iter_named_params = lambda: MergedTensors(policy).named()
 
     def begin_step(self) -> None:
         """Forget the figures of the step before."""
@@ -180,11 +177,7 @@ class PolicyTrainer(GRPOTrainer):
             else:
                 swap_weights(generation.llm, given)
                 stale = stale_layers(generation.llm, self._expected())
-        if stale:
-            raise StaleWeightsError(
-                f"after the weight sync {len(stale)} layers of the rollout engine hold "
-                f"other weights than the policy: {', '.join(stale[:5])}"
-            )
+        check_synced(stale)
         self._cycle.weights_proven()
 
     def _expected(self) -> Tensors:
@@ -324,15 +317,15 @@ def build_trainer(
     """Build TRL's trainer around the policy, and around a colocated engine without `split`."""
     policy = load_policy(model, config, config.train.attention, config.grpo)
     policy.config.name_or_path = model
-    with _engine_settings(config):
+    with engine_settings(trl_vllm, config):
         trainer = PolicyTrainer(
             source,
             config,
             split,
             model=policy,
-            reward_funcs=[_reward_function(name) for name in config.grpo.rewards.weights()],
+            reward_funcs=[reward_function(name) for name in config.grpo.rewards.weights()],
             args=trl_arguments(config, output_folder),
-            train_dataset=_pace(config),
+            train_dataset=pace(config),
             processing_class=tokenizer,
             peft_config=lora_config(config.grpo),
         )
@@ -349,41 +342,3 @@ def trl_arguments(config: Config, output_folder: Path, **more: Any) -> GRPOConfi
         # accelerate numbers the processes of a CPU, and torch cannot load tensors to `cpu:1`.
         vars(arguments)["_setup_devices"] = torch.device("cpu")
     return arguments
-
-
-def _reward_function(name: str) -> Any:
-    """Return TRL's function for one of the rewards that came with the rollouts."""
-
-    def reward(
-        completions: Sequence[str], scores: Sequence[dict[str, float | None]], **_: Any
-    ) -> list[float | None]:
-        return [row[name] for row in scores]
-
-    reward.__name__ = f"{name}_reward"
-    return reward
-
-
-def _pace(config: Config) -> Dataset:
-    """Return a data set that only tells TRL how many prompts there are a step, and steps."""
-    return Dataset.from_list([{"prompt": ""}] * (config.grpo.prompts_per_step * config.grpo.steps))
-
-
-@contextmanager
-def _engine_settings(config: Config) -> Iterator[None]:
-    """Give TRL's engine the arguments it does not expose (trl#6776)."""
-    original, engine = trl_vllm.LLM, config.engine
-    own: dict[str, Any] = {"dtype": engine.dtype, "enforce_eager": engine.enforce_eager}
-    if is_cpu(config.devices.train):
-        own |= CPU_ARGUMENTS
-
-    def build(**given: Any) -> Any:
-        # TRL has room for this process's completions of a step; validation has more of them.
-        return original(
-            **given | own | {"max_num_seqs": max(given["max_num_seqs"], engine.max_sequences)}
-        )
-
-    trl_vllm.LLM = build
-    try:
-        yield
-    finally:
-        trl_vllm.LLM = original

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from datasets import Dataset
+
 from src.config.schema import Config
+from src.engine.vllm_engine import CPU_ARGUMENTS
 from src.run.devices import is_cpu
 from src.run.processes import launched_sharding, process_count
 from src.stages.cards import cuda_memory_gib, rollout_fraction, rollout_sleeps
@@ -74,3 +79,45 @@ def trl_values(config: Config, output_folder: Path) -> dict[str, Any]:
         "disable_tqdm": True,
         "report_to": [],
     }
+
+
+def reward_function(name: str) -> Any:
+    """Return TRL's function for one of the rewards that came with the rollouts."""
+
+    def reward(
+        completions: Sequence[str], scores: Sequence[dict[str, float | None]], **_: Any
+    ) -> list[float | None]:
+        return [row[name] for row in scores]
+
+    reward.__name__ = f"{name}_reward"
+    return reward
+
+
+def pace(config: Config) -> Dataset:
+    """Return a data set that only tells TRL how many prompts there are a step, and steps."""
+    return Dataset.from_list([{"prompt": ""}] * (config.grpo.prompts_per_step * config.grpo.steps))
+
+
+@contextmanager
+def engine_settings(module: Any, config: Config) -> Iterator[None]:
+    """Give TRL's engine the arguments it does not expose (trl#6776).
+
+    Args:
+        module: TRL's, that builds the engine.
+    """
+    original, engine = module.LLM, config.engine
+    own: dict[str, Any] = {"dtype": engine.dtype, "enforce_eager": engine.enforce_eager}
+    if is_cpu(config.devices.train):
+        own |= CPU_ARGUMENTS
+
+    def build(**given: Any) -> Any:
+        # TRL has room for this process's completions of a step; validation has more of them.
+        return original(
+            **given | own | {"max_num_seqs": max(given["max_num_seqs"], engine.max_sequences)}
+        )
+
+    module.LLM = build
+    try:
+        yield
+    finally:
+        module.LLM = original

@@ -13,7 +13,8 @@ from src.config.loading import load_config
 from src.engine.generator import Rollout
 from src.grpo.problem_stream import ProblemStream, RolloutProblem
 from src.grpo.rollout_source import RolloutSource
-from src.grpo.trainer import PolicyTrainer, _pace, _reward_function, trl_arguments
+from src.grpo.trainer import PolicyTrainer, trl_arguments
+from src.grpo.trl_names import pace, reward_function
 from tests.conftest import two_layer_model
 
 GROUP, LIMIT = 4, 60
@@ -86,9 +87,9 @@ def build(
         RolloutSource(ProblemStream(rows, seed=0), config),
         config,
         model=model,
-        reward_funcs=[_reward_function(name) for name in config.grpo.rewards.weights()],
+        reward_funcs=[reward_function(name) for name in config.grpo.rewards.weights()],
         args=trl_arguments(config, folder, use_vllm=False),
-        train_dataset=_pace(config),
+        train_dataset=pace(config),
         processing_class=tokenizer,
     )
     trainer._pool = lambda: FixedPool(model, tokenizer)
