@@ -132,7 +132,7 @@ def test_an_evaluation_engine_sleeps_before_its_answer_leaves(monkeypatch):
     monkeypatch.setattr(worker_loop, "check_numbers", lambda *_: None)
     monkeypatch.setattr("src.engine.vllm_engine.VllmEngine", lambda *_, **__: engine)
     monkeypatch.setattr(
-        worker_loop, "_answer", lambda request, *_: seen.append("score") or EvalResult(request)
+        worker_loop, "score_files", lambda request, *_: seen.append("score") or EvalResult(request)
     )
     config = load_config(["config/sft_config.yaml"], ["engine.sleep=on"])
     worker_loop.serve(config, "model", {}, mailbox)
