@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,16 @@ from src.config.schema import Config
 from src.run.processes import worker_environment
 
 
-def in_engine_process(task: Callable[..., Any], *arguments: Any) -> Any:
+def in_engine_process(
+    task: Callable[..., Any], *arguments: Any, config: Config | None = None
+) -> Any:
     """Call `task(*arguments)` in a fresh process with the evaluation worker's environment."""
     context = multiprocessing.get_context("spawn")
-    with worker_environment(tiny_config()), context.Pool(1) as pool:
-        return pool.apply(task, arguments)
+    with (
+        worker_environment(config or tiny_config()),
+        ProcessPoolExecutor(1, context) as pool,  # whose process may have children
+    ):
+        return pool.submit(task, *arguments).result()
 
 
 def tiny_config():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +26,25 @@ def observe_runs(model: Path, folder: Path, runs: dict[str, list[str]]) -> dict[
     return {name: _observe(model, folder / name, overrides) for name, overrides in runs.items()}
 
 
-def _observe(model: Path, folder: Path, overrides: list[str]) -> Any:
-    from transformers import TrainerCallback
+def observe_split(model: Path, folder: Path, runs: dict[str, list[str]]) -> dict[str, Any]:
+    """Do the same with the engine in a process of its own, one for all runs."""
+    from src.grpo.split import SplitRollouts, engine_elsewhere
 
-    import src.grpo.trainer as grpo
+    config, _ = _settings(next(iter(runs.values())))
+    with engine_elsewhere(config, str(model), None) as whole:
+        seen = {}
+        for name, overrides in runs.items():
+            config, _ = _settings(overrides)
+            split = SplitRollouts(
+                whole._engine, whole._memory, None, ahead=config.grpo.one_step_off
+            )
+            seen[name] = _observe(model, folder / name, overrides, split)
+        return seen
+
+
+def _settings(overrides: list[str]) -> tuple[Any, list[str]]:
+    """Return the configuration, and what is planted."""
     from src.config.loading import load_config
-    from src.data.problems import load_problems
-    from src.data.prompts import load_prompt
-    from src.engine.swap_verifier import StaleWeightsError
-    from src.grpo.problems import problem_stream, usable_problems
-    from src.grpo.rollout_source import RolloutSource
-    from src.training.policy import load_tokenizer
 
     settings = [
         *("data.train_rows=32", "data.validation_rows=8", "data.test_rows=8"),
@@ -47,12 +56,30 @@ def _observe(model: Path, folder: Path, overrides: list[str]) -> Any:
         ["config/tiny/grpo_config.yaml"],
         [*settings, *(item for item in overrides if not item.startswith("plant="))],
     )
+    return config, planted
+
+
+def _observe(model: Path, folder: Path, overrides: list[str], split: Any = None) -> Any:
+    from transformers import TrainerCallback
+
+    import src.grpo.trainer as grpo
+    from src.data.problems import load_problems
+    from src.data.prompts import load_prompt
+    from src.engine.shared_weights import SharedWeights
+    from src.engine.swap_verifier import StaleWeightsError
+    from src.grpo.problems import problem_stream, usable_problems
+    from src.grpo.rollout_source import RolloutSource
+    from src.training.policy import load_tokenizer
+
+    config, planted = _settings(overrides)
     tokenizer = load_tokenizer(str(model), config)
     prompt = load_prompt(config.data.prompt)
     usable = usable_problems(load_problems(config).train, prompt, tokenizer, config)
     stream = problem_stream(str(model), usable, prompt, tokenizer, config)
     source = RolloutSource(stream, config)
-    trainer = grpo.build_trainer(str(model), tokenizer, source, config, folder)
+    if split is not None:
+        split._source = source
+    trainer = grpo.build_trainer(str(model), tokenizer, source, config, folder, split)
     steps: list[dict[str, Any]] = []
 
     class Recorder(TrainerCallback):
@@ -60,6 +87,8 @@ def _observe(model: Path, folder: Path, overrides: list[str]) -> Any:
             trainer.begin_step()
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
+            if "the engine is killed" in planted and not steps:
+                split._engine._worker.process.kill()
             groups = [*trainer.drawn.groups, *trainer.drawn.dropped]
             steps.append(
                 {
@@ -72,6 +101,7 @@ def _observe(model: Path, folder: Path, overrides: list[str]) -> Any:
                         for group in trainer.optimizer.param_groups
                         for parameter in group["params"]
                     ),
+                    "lag": split.lag if split else 0,
                     **trainer.agreement.metrics(),
                 }
             )
@@ -81,7 +111,7 @@ def _observe(model: Path, folder: Path, overrides: list[str]) -> Any:
                 steps[-1] |= dict(logs or {})
 
     trainer.add_callback(Recorder())
-    original = grpo.swap_weights
+    original, write = grpo.swap_weights, SharedWeights.write
 
     def sync_then_change(llm: Any, given: Any) -> None:
         original(llm, given)
@@ -94,12 +124,27 @@ def _observe(model: Path, folder: Path, overrides: list[str]) -> Any:
         "the engine gets the base": lambda llm, _: original(llm, model),
         "the adapter changes after the merge": sync_then_change,
     }
-    for plant in planted:
+    for plant in plants.keys() & set(planted):
         grpo.swap_weights = plants[plant]
+    if "weights stay in the trainer" in planted:
+        SharedWeights.write = _only_summed(write)
     try:
         trainer.train()
     except StaleWeightsError as error:
         return str(error)
     finally:
-        grpo.swap_weights = original
+        grpo.swap_weights, SharedWeights.write = original, write
     return steps
+
+
+def _only_summed(write: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a `SharedWeights.write` that leaves the memory as it is."""
+
+    def planted(memory: Any, named: Any) -> dict[str, int]:
+        held = {name: tensor.clone() for name, tensor in memory._tensors.items()}
+        sums = write(memory, named)
+        for name, tensor in held.items():
+            memory._tensors[name].copy_(tensor)
+        return sums
+
+    return planted
