@@ -17,9 +17,9 @@ from src.config.loading import ConfigError, with_values
 from src.config.schema import Config
 from src.run.devices import is_cpu
 from src.run.processes import (
-    evaluation_device,
     launched_strategy,
     process_count,
+    takes_turns,
     training_device,
     training_gpus,
     visible_gpus,
@@ -151,7 +151,7 @@ def rollout_fraction(config: Config, card_gib: float | None) -> float:
 
 def beside_training(config: Config, card_gib: float, trainer_gib: float) -> str:
     """Say whether SFT fits on a card, with the evaluation engine where that shares it."""
-    if evaluation_device(config) != config.devices.train:
+    if not takes_turns(config):
         return "fits" if trainer_gib <= card_gib else "does not fit"
     half = config.engine.memory_fraction / 2
     if trainer_gib + half * card_gib <= card_gib:
