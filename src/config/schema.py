@@ -133,10 +133,30 @@ class DataConfig(Section):
 class DeviceConfig(Section):
     train: str = "cuda:0"
     """Device of the trainer: `cuda:N`, `cpu` (all cores) or `cpu:0-3` (these cores alone)."""
-    eval: str = "auto"
-    """Device of the evaluation worker; `auto`: a GPU that nothing trains on, else the trainer's."""
+    eval: str | list[str] = "auto"
+    """Device of the evaluation worker, or a list: an engine each, which share the problems out;
+    `auto`: every GPU that nothing trains on, else the trainer's device."""
     threads: Positive | None = None
     """CPU threads a process; None for all cores it may use."""
+
+    @field_validator("eval")
+    @classmethod
+    def _check_eval(cls, given: str | list[str]) -> str | list[str]:
+        """Refuse a list that cannot be one engine a device."""
+        devices = [given] if isinstance(given, str) else given
+        if not devices:
+            raise ValueError("names no device; use auto, or a list such as [cuda:1, cuda:2]")
+        if len(devices) > 1 and "auto" in devices:
+            raise ValueError("auto stands alone, it chooses them all; name the others, or auto")
+        twice = sorted({device for device in devices if devices.count(device) > 1})
+        if twice:
+            raise ValueError(f"{', '.join(twice)} twice; an engine wants a device of its own")
+        if len({device.partition(":")[0] for device in devices} & {"cpu", "cuda"}) > 1:
+            raise ValueError(
+                "GPUs and cores of the CPU in one list: the slower would keep the faster waiting; "
+                "use the GPUs alone, or groups of cores alone"
+            )
+        return given if len(devices) > 1 else devices[0]
 
 
 class EngineConfig(Section):
@@ -150,6 +170,8 @@ class EngineConfig(Section):
     """Share of a GPU's memory for weights and KV cache; halved where the trainer shares it."""
     cpu_cache_gib: Positive = 1
     """KV cache on a CPU, in GiB."""
+    tensor_parallel: Positive = 1
+    """GPUs that hold one evaluation engine together, for a model that does not fit one."""
     enforce_eager: bool = False
     """Skip CUDA graphs and compilation: slower decoding, faster start."""
     sleep: Switch = "auto"
@@ -251,6 +273,7 @@ class Config(Section):
             yield "data.train_file and data.test_file: both are needed with data.source: files"
         yield from self._optimizer_problems()
         yield from self._sleep_problems()
+        yield from self._engine_problems()
         beyond = [k for k in self.evaluation.pass_at if k > self.sampling.samples]
         if beyond:
             yield (
@@ -262,6 +285,21 @@ class Config(Section):
                 f"engine.max_model_tokens: {self.engine.max_model_tokens} leaves no room for a "
                 f"prompt beside sampling.max_completion_tokens = "
                 f"{self.sampling.max_completion_tokens}; raise the first or lower the second"
+            )
+
+    def _engine_problems(self) -> Iterator[str]:
+        size, given = self.engine.tensor_parallel, self.devices.eval
+        devices = [given] if isinstance(given, str) else given
+        first = self.devices.train if given == "auto" else devices[0]
+        if size > 1 and first.startswith("cpu"):
+            yield (
+                f"engine.tensor_parallel: {size} is for GPUs, and evaluation runs on {first}; use "
+                "1, and groups of cores such as devices.eval: [cpu:0-3, cpu:4-7] for an engine each"
+            )
+        elif given != "auto" and len(devices) % size:
+            yield (
+                f"engine.tensor_parallel: {size} GPUs an engine do not divide the {len(devices)} "
+                f"of devices.eval; name {size} or a multiple of it, or use engine.tensor_parallel=1"
             )
 
     def _optimizer_problems(self) -> Iterator[str]:

@@ -153,15 +153,16 @@ class _Requests:
 
 
 def engine_arguments(model: str, config: Config) -> dict[str, Any]:
-    """Return the arguments of vLLM's LLM for a configuration."""
+    """Return the arguments of vLLM's LLM for an engine's own configuration."""
     engine = config.engine
-    on_gpu = device_index(config.devices.eval, "devices.eval") is not None
-    shares_gpu = on_gpu and config.devices.eval == config.devices.train
+    given = config.devices.eval
+    on_gpu = device_index(given if isinstance(given, str) else given[0], "devices.eval") is not None
     arguments: dict[str, Any] = {
         "model": model,
         "dtype": engine.dtype,
         "max_model_len": engine.max_model_tokens,
         "max_num_seqs": engine.max_sequences,
+        "tensor_parallel_size": engine.tensor_parallel,
         "enforce_eager": engine.enforce_eager,
         "seed": config.run.seed,
         "trust_remote_code": config.model.trust_remote_code,
@@ -172,7 +173,7 @@ def engine_arguments(model: str, config: Config) -> dict[str, Any]:
         arguments |= CPU_ARGUMENTS
     else:
         arguments["enable_sleep_mode"] = engine.sleep == "on"
-        arguments["gpu_memory_utilization"] = engine.memory_fraction / (2 if shares_gpu else 1)
+        arguments["gpu_memory_utilization"] = engine.memory_fraction
     return arguments
 
 

@@ -1,4 +1,8 @@
-"""Score a model on problems: generate, grade, count. Every stage's figures come from here."""
+"""Score a model on problems: generate, grade, count. Every stage's figures come from here.
+
+Several engines may take a share of the problems each. A completion has a seed of its own, so what
+is counted is the same.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +10,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from src.config.schema import SamplingConfig
 from src.data.prompts import PromptTemplate
 from src.engine.generator import Completion, Generator, sample_seed
 from src.evaluation.figures import EvalReport, summarise
-from src.evaluation.rows import PartialRows, Row, grade_rows
+from src.evaluation.rows import PartialRows, Row, grade_rows, write_whole
 from src.run.processes import process_count, process_rank
 from src.run.terminal import Progress
 from src.training.batching import Example
@@ -26,6 +31,7 @@ from utils.grading.answer_forms import FormName
 # Completions graded together while generation goes on: so many, or those of so many seconds.
 _GRADED_TOGETHER = 64
 _GRADED_EVERY_S = 20.0
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +69,34 @@ class EvalTask:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Which of the problems one engine takes: every `count`-th, from `index` on."""
+
+    index: int = 0
+    count: int = 1
+
+    def of(self, items: Sequence[Item]) -> Sequence[Item]:
+        """Deal out this share of something.
+
+        >>> Share(1, 2).of("abcde")
+        'bd'
+        """
+        return items[self.index :: self.count]
+
+
+@dataclass(frozen=True, slots=True)
+class Graded:
+    """What one engine has made of its share of a task."""
+
+    rows: list[Row]
+    seconds: dict[str, float]
+    taken: int
+    """Tokens of the completions that an interrupted evaluation left."""
+    nll: list[tuple[float, int]]
+    """Summed log-probability and number of the tokens of each target."""
+
+
 def evaluate(
     generator: Generator,
     task: EvalTask,
@@ -73,42 +107,75 @@ def evaluate(
 ) -> EvalReport:
     """Generate completions, grade them while generation goes on, and count.
 
-    What an interrupted evaluation of the same checkpoint and task has left is taken over.
-
     Args:
         checkpoint: named in the report.
         shared: all launched processes call this, each with an engine; each takes its share of the
             problems, and all get the report.
         beat: called as grading goes on when all is generated.
     """
-    rank, processes = (process_rank(), process_count()) if shared else (0, 1)
+    share = Share(process_rank(), process_count()) if shared else Share()
+    own = grade_share(generator, task, share, checkpoint=checkpoint, beat=beat)
+    parts = gathered([own]) if share.count > 1 else [own]
+    return count_up(task, parts, checkpoint=checkpoint, written=share.index == 0)
+
+
+def grade_share(
+    generator: Generator,
+    task: EvalTask,
+    share: Share,
+    *,
+    checkpoint: str,
+    beat: Callable[[], None] = lambda: None,
+) -> Graded:
+    """Generate and grade one share of a task.
+
+    What an interrupted evaluation of the same checkpoint and task has left of it is taken over.
+    """
     hashes = recorded_hashes(Path(checkpoint))
     identity = {"checkpoint": checkpoint, "weights": hashes, "samples": task.samples}
     partial = PartialRows(
-        task.completions_file, identity | task.yardstick(), f"{rank} of {processes}"
+        task.completions_file, identity | task.yardstick(), f"{share.index} of {share.count}"
     )
     rows = partial.begin()
     seconds = {"grade": 0.0}
     taken = sum(row["tokens"] for row in rows)
-    own = replace(task, problems=task.problems[rank::processes])
-    rows += _made(generator, own, partial, {_key(row) for row in rows}, seconds, beat)
-    if processes > 1:
-        rows = gathered(rows)
-        taken = sum(gathered([taken]))
-        slowest = gathered([seconds])
-        seconds = {part: max(each[part] for each in slowest) for part in seconds}
+    own = replace(task, problems=share.of(task.problems), targets=share.of(task.targets))
+    done = {_key(row) for row in rows}
+    rows += _made(generator, own, partial, done, seconds, beat)
+    return Graded(rows, seconds, taken, _target_scores(generator, own))
+
+
+def count_up(
+    task: EvalTask, parts: Sequence[Graded], *, checkpoint: str, written: bool = True
+) -> EvalReport:
+    """Put the shares of a task together and count; the same however many there are.
+
+    Args:
+        parts: in the order of their shares.
+        written: to the task's file, if it has one.
+
+    Raises:
+        RuntimeError: when the shares are not the whole of the task.
+    """
     place = {problem.unique_id: index for index, problem in enumerate(task.problems)}
+    rows = [row for part in parts for row in part.rows]
     rows.sort(key=lambda row: (place[row["unique_id"]], row["sample"]))
-    if rank == 0:
-        partial.finish(rows)
+    if len(rows) != len(task.problems) * task.samples:
+        raise RuntimeError(
+            f"{task.name}: {len(rows)} completions of {len(parts)} share(s), expected "
+            f"{len(task.problems)} problems x {task.samples}"
+        )
+    if written and task.completions_file is not None:
+        write_whole(task.completions_file, rows)
+    seconds = {name: max(part.seconds[name] for part in parts) for name in parts[0].seconds}
     report = summarise(rows, split=task.name, checkpoint=checkpoint, seconds=seconds, ks=task.ks)
-    made = sum(row["tokens"] for row in rows) - taken
+    made = sum(row["tokens"] for row in rows) - sum(part.taken for part in parts)
     return replace(
         report,
         seed=task.seed,
         sampling=task.sampling.model_dump(mode="json"),
         tokens_per_s=made / max(seconds["generate"], 1e-9),
-        nll=_mean_nll(generator, task),
+        nll=_mean_nll(parts),
     )
 
 
@@ -187,17 +254,27 @@ def _ended_together(ended: Iterator[Ended]) -> Iterator[list[Ended]]:
         yield batch
 
 
-def _mean_nll(generator: Generator, task: EvalTask) -> float | None:
-    """Return the mean loss of the task's target tokens, by the engine's own log-probabilities."""
+def _target_scores(generator: Generator, task: EvalTask) -> list[tuple[float, int]]:
+    """Score the task's targets by the engine's own log-probabilities."""
     if not task.targets:
-        return None
+        return []
     logprobs = generator.prompt_logprobs([list(example.ids) for example in task.targets])
     # The first token has no log-probability, so a target's scores begin one place earlier.
     scores = [
         row[example.prompt_tokens - 1 :]
         for row, example in zip(logprobs, task.targets, strict=True)
     ]
-    return -sum(map(sum, scores)) / sum(map(len, scores))
+    return [(sum(row), len(row)) for row in scores]
+
+
+def _mean_nll(parts: Sequence[Graded]) -> float | None:
+    """Return the mean loss of all target tokens; None without targets."""
+    dealt = [part.nll for part in parts]
+    # In the order of the targets: sums of floats depend on it in their last digits.
+    scores = [score for turn in zip_longest(*dealt) for score in turn if score is not None]
+    if not scores:
+        return None
+    return -sum(total for total, _ in scores) / sum(count for _, count in scores)
 
 
 def _key(row: Row) -> tuple[str, int]:

@@ -21,6 +21,8 @@ OUTCOMES = ("correct", "wrong_answer", "format_failure", "unscorable")
 Row = Mapping[str, Any]
 Interval = tuple[float, float]
 _LENGTH_BINS = 5
+# Parts of an evaluation in which its engine works; most grading goes on beside generation.
+_ENGINE_WORK = ("swap", "generate", "grade_wait")
 _RIGHT = "right"
 
 
@@ -46,7 +48,9 @@ class EvalReport:
     by_length: list[list[float]] = field(default_factory=list)
     """[fewest tokens, most tokens, correct, n], completions in fifths by their length."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """Seconds spent in swap, generate and grade."""
+    """Seconds spent in swap, generate and grade; of several engines the slowest's in each."""
+    engine_seconds: list[float] = field(default_factory=list)
+    """Seconds that each of several engines worked on its share."""
     tokens_per_s: float = 0.0
     samples_per_problem: int = 1
     ks: list[int] = field(default_factory=lambda: [1])
@@ -100,6 +104,11 @@ class EvalReport:
         return clustered_interval(means, self.samples_per_problem)
 
     @property
+    def engines_s(self) -> list[float]:
+        """Seconds that each engine worked, also where there is one."""
+        return self.engine_seconds or [engine_work_s(self.seconds)]
+
+    @property
     def pass_at(self) -> dict[int, float]:
         """Unbiased pass@k."""
         return {k: sum(self._passes(k)) / self.n for k in self.ks}
@@ -121,6 +130,8 @@ class EvalReport:
             "generated_tokens_per_s": self.tokens_per_s,
             **{f"{name}_s": value for name, value in self.seconds.items()},
         }
+        each = enumerate(self.engine_seconds)
+        values |= {f"engine_{number}_s": value for number, value in each}
         optional = {"nll": self.nll, "probe_gap": self.probe_gap}
         values |= {name: value for name, value in optional.items() if value is not None}
         if self.samples_per_problem > 1:
@@ -161,6 +172,19 @@ class EvalReport:
     def _passes(self, k: int) -> list[float]:
         """Return each problem's pass@k."""
         return [pass_at_k(self.samples_per_problem, count, k) for count in self.correct_samples]
+
+
+Reports = dict[str, EvalReport]
+"""Split name -> report."""
+
+
+def engine_work_s(seconds: Mapping[str, float]) -> float:
+    """Return the seconds of an evaluation, by its parts, in which its engine worked.
+
+    >>> engine_work_s({"swap": 0.5, "generate": 3.0, "grade": 2.0, "grade_wait": 0.25})
+    3.75
+    """
+    return sum(seconds.get(part, 0.0) for part in _ENGINE_WORK)
 
 
 def summarise(

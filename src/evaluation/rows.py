@@ -73,7 +73,7 @@ class PartialRows:
     Args:
         file: where the whole evaluation will be written.
         identity: what makes two evaluations the same; rows of another one are not taken.
-        share: which process of how many, `0 of 1`; each keeps the rows of its own share.
+        share: which engine of how many, `0 of 1`; each keeps the rows of its own share.
     """
 
     def __init__(
@@ -101,14 +101,14 @@ class PartialRows:
         if self._file is not None:
             append_jsonl(self._partial, rows)
 
-    def finish(self, rows: Sequence[Row]) -> None:
-        """Write the whole evaluation in its place."""
-        if self._file is not None:
-            write_jsonl_atomic(self._file, rows)
-            for partial in self._file.parent.glob(f"{self._file.name}.partial*"):
-                partial.unlink()
-
     @property
     def _partial(self) -> Path:
         assert self._file is not None
         return self._file.with_name(f"{self._file.name}.partial{self._share}")
+
+
+def write_whole(file: Path, rows: Sequence[Row]) -> None:
+    """Write a whole evaluation in the place of what was kept while it ran."""
+    write_jsonl_atomic(file, rows)
+    for partial in file.parent.glob(f"{file.name}.partial*"):
+        partial.unlink()

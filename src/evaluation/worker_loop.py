@@ -1,4 +1,4 @@
-"""The evaluation worker's own side: one vLLM engine that scores checkpoints as they are asked for.
+"""An evaluation engine's own side: one vLLM engine that scores checkpoints as they are asked for.
 
 Whatever goes wrong in here travels to the client as an answer. Between its engine's steps, and
 between the parts of its other work, the loop shows that it goes on.
@@ -18,8 +18,7 @@ from pydantic import ValidationError
 
 from src.config.schema import Config
 from src.engine.swap_verifier import StaleWeightsError, SwapVerifier, check_numbers
-from src.evaluation.evaluation import EvalTask, evaluate
-from src.evaluation.figures import EvalReport
+from src.evaluation.evaluation import EvalTask, Graded, Share, grade_share
 from src.evaluation.worker_process import Mailbox
 from src.run.stopping import end_with_parent
 from src.training.checkpoints import Checkpoint, verify_checkpoint
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
 LOGGER = logging.getLogger(__name__)
 # Characters of an exception's text that are told.
 _LONGEST_TOLD = 400
-Reports = dict[str, EvalReport]
-"""Split name -> report."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +42,12 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class EvalRequest:
-    """One checkpoint to score on some splits."""
+    """One checkpoint to score on some splits, or a share of them."""
 
     number: int
     checkpoint: Checkpoint
     splits: tuple[str, ...]
+    share: Share = Share()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +59,15 @@ class EngineStarted:
 
 @dataclass(frozen=True, slots=True)
 class EvalResult:
-    """The answer to a request: a report for each split, or why there is none.
+    """The answer to a request: what the engine made of each split, or why it could not.
 
-    `wants_fresh_engine` asks the client to start the worker again on this checkpoint.
+    `probe_gap` is None where nothing was swapped; `wants_fresh_engine` asks the client to start the
+    engine again on this checkpoint.
     """
 
     request: EvalRequest
-    reports: Reports | None = None
+    shares: dict[str, Graded] | None = None
+    probe_gap: float | None = None
     trouble: Trouble | None = None
     wants_fresh_engine: bool = False
 
@@ -172,18 +172,15 @@ def score_files(
         beat()
         gap = verifier.load(folder)
         seconds = {"swap": time.perf_counter() - started}
-        reports = {}
+        shares = {}
         for split in request.splits:
             beat()
-            report = evaluate(verifier.engine, tasks[split], checkpoint=str(folder), beat=beat)
-            reports[split] = replace(
-                report,
-                step=request.checkpoint.step,
-                probe_gap=gap,
-                seconds=seconds | report.seconds,
+            graded = grade_share(
+                verifier.engine, tasks[split], request.share, checkpoint=str(folder), beat=beat
             )
+            shares[split] = replace(graded, seconds=seconds | graded.seconds)
             seconds = {"swap": 0.0}  # one swap serves all splits
-        return EvalResult(request, reports)
+        return EvalResult(request, shares, gap)
     except StaleWeightsError as error:
         return EvalResult(request, trouble=trouble_of(error), wants_fresh_engine=True)
     except Exception as error:  # noqa: BLE001 - the worker's boundary: failures become answers

@@ -83,6 +83,8 @@ class WorkerProcess:
         name: said in messages, such as `the evaluation worker`.
         allowed_s: longest silence.
         setting: that `allowed_s` is the value of.
+        bell: set whenever an answer has come, or the last one; for who waits for several processes.
+        has_children: the process will start some itself.
     """
 
     def __init__(
@@ -92,10 +94,13 @@ class WorkerProcess:
         arguments: tuple[Any, ...],
         allowed_s: float,
         setting: str,
+        *,
+        bell: threading.Event | None = None,
+        has_children: bool = False,
     ) -> None:
         self.gone: str | None = None
         """Why the process is there no more, as the end of a sentence."""
-        self._name = name
+        self._name, self._bell = name, bell or threading.Event()
         self.allow(allowed_s, setting)
         self._inbox: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._outbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -105,7 +110,10 @@ class WorkerProcess:
         self._silence, self._warned = Silence(), False
         mailbox = Mailbox(taken, answered, self._beats)
         self.process = context.Process(
-            target=serve, args=(*arguments, mailbox), name="eval-worker", daemon=True
+            target=serve,
+            args=(*arguments, mailbox),
+            name="eval-worker",
+            daemon=not has_children,  # multiprocessing lets a daemon have none
         )
         # Ctrl-C in a terminal reaches the child too, which would say so by a traceback. Starting
         # the tracker, which a first child needs, would lift the mask.
@@ -197,5 +205,6 @@ class WorkerProcess:
             try:
                 while True:
                     self._inbox.put(connection.recv_bytes())
+                    self._bell.set()
             except (EOFError, OSError):
-                return  # the process is gone, which `receive` sees
+                self._bell.set()  # the process is gone, which `receive` sees

@@ -19,6 +19,7 @@ import torch
 from src.config.schema import Config
 from src.engine.generator import Rollout
 from src.engine.shared_weights import SharedWeights
+from src.evaluation.engine_client import reports_of
 from src.evaluation.engine_process import EngineProcess
 from src.evaluation.evaluation import EvalTask
 from src.evaluation.figures import EvalReport
@@ -103,7 +104,8 @@ class SplitRollouts:
         """Score a task with a checkpoint's files, by a verified swap."""
         self.settle()
         self._loaded = None
-        return self._engine.ask(ScoreFiles(task, checkpoint)).reports[task.name]
+        scored = self._engine.ask(ScoreFiles(task, checkpoint))
+        return reports_of(checkpoint, {task.name: task}, [scored])[task.name]
 
     def settle(self) -> None:
         """Wait for rollouts that are under way; they are kept for their step."""

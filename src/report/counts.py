@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from src.run.files import read_json, read_jsonl
 from src.training.optimization import EarlyStopping
 
 Record = dict[str, Any]
+_ONE_OF_SEVERAL = re.compile(r"engine_\d+_s")
 _ENGINE_S = ("swap_s", "generate_s", "grade_wait_s")
 
 
@@ -145,18 +147,28 @@ def _fine_tuning(folder: Path, config: Config, outcome: Record) -> Iterator[Coun
 
 
 def busy_seconds(rows: Sequence[Record]) -> tuple[float, float, float]:
-    """Return seconds in optimizer steps, in evaluations, and from the first step to the last."""
+    """Return seconds in optimizer steps, in evaluations, and from the first step to the last.
+
+    Those in evaluations are an engine's, of several the mean.
+    """
     steps = [row for row in rows if "train/loss" in row]
     scored = [row for row in rows if "validation/accuracy" in row or "train_subset/accuracy" in row]
-    evaluated = sum(
-        value
-        for row in scored
-        for name, value in row.items()
-        if name.partition("/")[2] in _ENGINE_S
-    )
+    evaluated = sum(_engine_s(row) for row in scored)
     first, last = steps[0], max(row["time_s"] for row in (*steps, *scored))
     whole = last - first["time_s"] + first["system/step_s"]
     return sum(row["system/step_s"] for row in steps), evaluated, whole
+
+
+def _engine_s(row: Record) -> float:
+    """Return the seconds of a row's evaluations in which the engine, or each of them, worked."""
+    named = [(name.partition("/")[2], value) for name, value in row.items()]
+    each: dict[str, float] = {}
+    for name, value in named:
+        if _ONE_OF_SEVERAL.fullmatch(name):
+            each[name] = each.get(name, 0.0) + value
+    if each:
+        return sum(each.values()) / len(each)
+    return sum(value for name, value in named if name in _ENGINE_S)
 
 
 def _grpo(folder: Path, config: Config, outcome: Record) -> Iterator[Count]:

@@ -10,10 +10,12 @@ Record = dict[str, Any]
 def describe_search(outcome: Record) -> str:
     """Return counts, the devices' use, the chosen trial and whether the best can be told apart."""
     busy = outcome["busy"]
+    engines = [share for name, share in busy.items() if name.startswith("engine_")]
+    each = f" ({', '.join(f'{share:.0%}' for share in engines)})" if engines else ""
     return (
         f"{outcome['stage']}: {outcome['trials']} trials, {outcome['pruned']} pruned, "
         f"{outcome['failed']} failed, {outcome['wall_s'] / 60:.1f} minutes; trainer busy "
-        f"{busy['train']:.0%}, engine {busy['eval']:.0%}; {_describe_best(outcome['best'])}"
+        f"{busy['train']:.0%}, engine {busy['eval']:.0%}{each}; {_describe_best(outcome['best'])}"
         f"{_describe_difference(outcome['difference'])}"
     )
 

@@ -1,4 +1,7 @@
-"""Logical devices: what `cuda:1`, `cpu` and `cpu:0-3` in the configuration mean on this machine."""
+"""Logical devices: what `cuda:1`, `cpu` and `cpu:0-3` in the configuration mean on this machine.
+
+And which of them evaluation gets: one engine, or several that share the problems out.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,11 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from glob import glob
+from itertools import combinations
 from pathlib import Path
 
 from src.config.loading import ConfigError
+from src.config.schema import Config
 
 
 def available_cores() -> list[int]:
@@ -91,3 +96,122 @@ def cpu_cores(device: str, name: str) -> list[int]:
             "counted from 0"
         )
     return cores
+
+
+def choose_engines(config: Config, training: range, gpus: int) -> list[list[str]]:
+    """Return the devices of each evaluation engine, by `devices.eval`.
+
+    `auto` is every GPU that nothing trains on, the ones after the trainer's first. Where there is
+    none, and on a CPU, it is the trainer's own device, and the two take turns.
+
+    Args:
+        training: N of each `cuda:N` that is trained on meanwhile.
+        gpus: that are visible.
+    """
+    given, size = config.devices.eval, config.engine.tensor_parallel
+    devices = [given] if isinstance(given, str) else given
+    if given == "auto":
+        free = [index for index in range(gpus) if index not in training]
+        free.sort(key=lambda index: bool(training) and index < training[0])
+        if not free or is_cpu(config.devices.train):
+            return [[config.devices.train]]
+        devices = [f"cuda:{index}" for index in free[: max(size, len(free) // size * size)]]
+    return [devices[first : first + size] for first in range(0, len(devices), size)]
+
+
+def devices_meet(config: Config, engines: list[list[str]], training: range) -> bool:
+    """Tell whether an engine computes on a GPU that is trained on, or on the trainer's cores."""
+    train = config.devices.train
+    return any(
+        bool(set(cpu_cores(device, "devices.eval")) & set(cpu_cores(train, "devices.train")))
+        if is_cpu(device) and is_cpu(train)
+        else device_index(device, "devices.eval") in training
+        for devices in engines
+        for device in devices
+    )
+
+
+def engine_config(config: Config, devices: Sequence[str], training: range) -> Config:
+    """Return the configuration of one engine's process: its devices, and its share of a card.
+
+    Where the card is trained on too, the engine takes half of what it would have alone.
+    """
+    on = {device_index(device, "devices.eval") for device in devices} & set(training)
+    share = config.engine.memory_fraction / (2 if on else 1)
+    place = devices[0] if len(devices) == 1 else list(devices)
+    return config.model_copy(
+        update={
+            "devices": config.devices.model_copy(update={"eval": place}),
+            "engine": config.engine.model_copy(update={"memory_fraction": share}),
+        }
+    )
+
+
+def check_engines(
+    config: Config, engines: list[list[str]], gpus: int, training: range = range(0)
+) -> None:
+    """Refuse evaluation devices that are not there, or that something else computes on.
+
+    Args:
+        training: N of each `cuda:N` that is trained on while the engines live.
+
+    Raises:
+        ConfigError: naming the device, what there is, and the setting to change.
+    """
+    every = [device for devices in engines for device in devices]
+    for device in every:
+        check_present("eval", device, gpus)
+    size = config.engine.tensor_parallel
+    if len(engines[0]) < size:
+        raise ConfigError(
+            f"engine.tensor_parallel: an engine of {size} GPUs is wanted, and of the {gpus} that "
+            f"are visible evaluation can have {', '.join(every)}; lower it, or give the run more "
+            "GPUs (CUDA_VISIBLE_DEVICES)"
+        )
+    for one, other in combinations([device for device in every if is_cpu(device)], 2):
+        both = set(cpu_cores(one, "devices.eval")) & set(cpu_cores(other, "devices.eval"))
+        if both:
+            raise ConfigError(
+                f"devices.eval: {one} and {other} share the cores {sorted(both)}; give each engine "
+                "cores of its own, such as [cpu:0-3, cpu:4-7]"
+            )
+    _check_beside(config, engines, training, gpus)
+
+
+def check_present(role: str, device: str, gpus: int) -> None:
+    """Refuse a GPU that is not there.
+
+    Raises:
+        ConfigError: naming it, what there is, and the setting to change.
+    """
+    index = device_index(device, f"devices.{role}")
+    if index is None or index < gpus:
+        return
+    if gpus == 0:
+        raise ConfigError(
+            f"devices.{role}: {device} is not there: this machine has no visible GPU. Run the CPU "
+            "profile: run_pipeline.py --profile tiny"
+        )
+    raise ConfigError(
+        f"devices.{role}: {device} is not there ({gpus} GPUs visible, cuda:0 to "
+        f"cuda:{gpus - 1}); use --set devices.{role}=cuda:{gpus - 1}"
+        f"{', or leave devices.eval at auto' if role == 'eval' else ''}"
+    )
+
+
+def _check_beside(config: Config, engines: list[list[str]], training: range, gpus: int) -> None:
+    """Refuse GPUs that are trained on, unless one process and one engine take turns on one."""
+    every, given = [device for devices in engines for device in devices], config.devices.eval
+    shared = [device for device in every if device_index(device, "devices.eval") in training]
+    others = [device for device in every if device not in shared]
+    if shared and others:
+        raise ConfigError(
+            f"devices.eval: {', '.join(shared)} of {', '.join(every)} is trained on, and the other "
+            f"engines would wait with it for the trainer; use [{', '.join(others)}], or auto"
+        )
+    if shared and len(training) > 1:
+        raise ConfigError(
+            f"devices.eval: {given}: {len(training)} processes train on cuda:{training[0]} to "
+            f"cuda:{training[-1]}, which leaves no GPU of {gpus} for the evaluation worker; "
+            f"launch {max(1, gpus - 1)} process(es), or name a GPU beside them"
+        )

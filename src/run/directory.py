@@ -34,11 +34,13 @@ SEARCH_STAGE = "step1_sft_hyper"
 GRPO_STAGE = "step3_GRPO"
 FITTING_STAGES = (SEARCH_STAGE, "step2_sft")
 """Those that train on supervised rows."""
+TRAINING_STAGES = (*FITTING_STAGES, GRPO_STAGE)
+"""Those that train at all; in the others evaluation has the GPUs to itself."""
 MEMORY_SETTINGS = (
     *("train.micro_batch_size", "train.gradient_checkpointing", "devices.eval"),
     *("grpo.micro_batch_size", "grpo.gradient_checkpointing", "grpo.engine_memory_fraction"),
     *("engine.memory_fraction", "engine.max_sequences", "engine.enforce_eager", "engine.sleep"),
-    *("train.memory_rehearsal", "grpo.memory_rehearsal"),
+    *("train.memory_rehearsal", "grpo.memory_rehearsal", "engine.tensor_parallel"),
 )
 """Settings that a run may go on with other values of: they change what it takes, not what it is."""
 PATIENCE_SETTINGS = (

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, cast, get_args
@@ -16,7 +16,17 @@ from urllib.parse import urlsplit
 
 from src.config.loading import ConfigError
 from src.config.schema import Config
-from src.run.devices import available_cores, cpu_cores, device_index, is_cpu, present_gpus
+from src.run.devices import (
+    available_cores,
+    check_engines,
+    check_present,
+    choose_engines,
+    cpu_cores,
+    device_index,
+    devices_meet,
+    is_cpu,
+    present_gpus,
+)
 from src.run.scratch import make_scratch
 
 # What this process was started with, before it is narrowed to its own devices.
@@ -95,35 +105,38 @@ def training_gpus(config: Config) -> range:
     return range(0) if first is None else range(first, first + local_process_count())
 
 
-def evaluation_device(config: Config) -> str:
-    """Return the evaluation worker's device; `auto` is the next GPU that nothing trains on.
+def evaluation_engines(config: Config, *, trains: bool = True) -> list[list[str]]:
+    """Return the devices of each evaluation engine.
 
-    Where there is none, and on a CPU, it is the trainer's own, and the two take turns.
+    Args:
+        trains: this stage trains on `devices.train`; otherwise evaluation may have that too.
     """
-    if config.devices.eval != "auto":
-        return config.devices.eval
-    training = training_gpus(config)
-    free = [index for index in range(gpu_count()) if index not in training]
-    if not training or not free:
-        return config.devices.train
-    return f"cuda:{next((index for index in free if index > training[-1]), free[0])}"
+    return choose_engines(config, training_gpus(config) if trains else range(0), gpu_count())
 
 
-def check_devices(config: Config, *, beside: bool = True) -> None:
+def evaluation_device(config: Config) -> str:
+    """Return the first device of the first evaluation engine."""
+    return evaluation_engines(config)[0][0]
+
+
+def takes_turns(config: Config) -> bool:
+    """Tell whether trainer and evaluation share a device, and so compute one after the other."""
+    return devices_meet(config, evaluation_engines(config), training_gpus(config))
+
+
+def check_devices(config: Config, *, beside: bool = True, trains: bool = True) -> None:
     """Refuse a device that is not there, or that trainer and evaluation worker cannot share.
 
     Args:
-        beside: the evaluation worker lives while several processes train.
+        beside: the evaluation worker lives while the processes train.
+        trains: the stage trains at all.
 
     Raises:
         ConfigError: naming the device, what there is, and the setting to change.
     """
     count, training = gpu_count(), training_gpus(config)
-    evaluation = evaluation_device(config)
-    for role, device in (("train", config.devices.train), ("eval", evaluation)):
-        index = device_index(device, f"devices.{role}")
-        if index is not None and index >= count:
-            raise ConfigError(_missing_gpu(role, device, count))
+    engines = evaluation_engines(config, trains=trains)
+    check_present("train", config.devices.train, count)
     if training and training[-1] >= count:
         raise ConfigError(
             f"devices.train: {len(training)} processes need cuda:{training[0]} to "
@@ -135,25 +148,7 @@ def check_devices(config: Config, *, beside: bool = True) -> None:
             f"CUDA_VISIBLE_DEVICES: {short[0]!r} is a shortened name, which vLLM does not find; "
             "give the whole one, as nvidia-smi -L prints it"
         )
-    if beside and len(training) > 1 and device_index(evaluation, "devices.eval") in training:
-        raise ConfigError(
-            f"devices.eval: {config.devices.eval}: {len(training)} processes train on "
-            f"cuda:{training[0]} to cuda:{training[-1]}, which leaves no GPU of {count} for the "
-            f"evaluation worker; launch {max(1, count - 1)} process(es), or name a GPU beside them"
-        )
-
-
-def _missing_gpu(role: str, device: str, count: int) -> str:
-    if count == 0:
-        return (
-            f"devices.{role}: {device} is not there: this machine has no visible GPU. Run the CPU "
-            "profile: run_pipeline.py --profile tiny"
-        )
-    return (
-        f"devices.{role}: {device} is not there ({count} GPUs visible, cuda:0 to "
-        f"cuda:{count - 1}); use --set devices.{role}=cuda:{count - 1}"
-        f"{', or leave devices.eval at auto' if role == 'eval' else ''}"
-    )
+    check_engines(config, engines, count, training if beside and trains else range(0))
 
 
 def training_device(config: Config) -> str:
@@ -202,21 +197,26 @@ def use_scratch() -> None:
 
 
 @contextmanager
-def worker_environment(config: Config) -> Iterator[None]:
-    """Give child processes started inside the block the evaluation worker's variables and cores."""
-    device = evaluation_device(config)
-    index = device_index(device, "devices.eval")
+def worker_environment(config: Config, devices: Sequence[str] = ()) -> Iterator[None]:
+    """Give child processes started inside the block an evaluation engine's variables and cores.
+
+    Args:
+        devices: of the engine; by default those of the first.
+    """
+    devices = devices or evaluation_engines(config)[0]
     values = _common_variables() | _LOOPBACK
-    if index is None:
-        values |= _cpu_variables(config, device) | {"CUDA_VISIBLE_DEVICES": ""}
-    else:
-        values["CUDA_VISIBLE_DEVICES"] = visible_gpus()[index]
+    gpus = [device_index(device, "devices.eval") for device in devices]
+    values["CUDA_VISIBLE_DEVICES"] = ",".join(
+        visible_gpus()[gpu] for gpu in gpus if gpu is not None
+    )
     before, cores = dict(os.environ), os.sched_getaffinity(0)
+    if is_cpu(devices[0]):
+        values |= _cpu_variables(config, devices[0])
     os.environ.update(values)
     for name in _LAUNCHER_VARIABLES:
         os.environ.pop(name, None)
-    if is_cpu(device) and ":" in device:
-        os.sched_setaffinity(0, cpu_cores(device, "devices.eval"))
+    if is_cpu(devices[0]) and ":" in devices[0]:
+        os.sched_setaffinity(0, cpu_cores(devices[0], "devices.eval"))
     try:
         yield
     finally:

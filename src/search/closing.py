@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -146,14 +147,19 @@ def busy_shares(trials: Sequence[FrozenTrial]) -> dict[str, float]:
     """Return the shares of the trials' time in which each device worked.
 
     The trainer's is optimizer steps; the engine's is swap, generation and grading of the scores
-    that were used.
+    that were used, of several engines the mean beside each one's own.
     """
     timed = [trial.user_attrs for trial in trials if "wall_s" in trial.user_attrs]
     wall_s = sum(values["wall_s"] for values in timed)
-    return {
+    shares = {
         "train": sum(values["train_s"] for values in timed) / wall_s,
         "eval": sum(values["eval_s"] for values in timed) / wall_s,
     }
+    each = zip_longest(*(values.get("engines_s", ()) for values in timed), fillvalue=0.0)
+    engines = [sum(seconds) / wall_s for seconds in each]
+    if len(engines) > 1:
+        shares |= {f"engine_{number}": share for number, share in enumerate(engines)}
+    return shares
 
 
 def plot_study(queue: StudyQueue, file: Path) -> None:

@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 from src.config.schema import Config
@@ -21,8 +22,6 @@ from src.training_worker import SftTrainer
 
 LOGGER = logging.getLogger(__name__)
 Merit = tuple[float, float, float]
-# Most grading goes on beside generation; waiting for the rest of it is what it costs.
-_ENGINE_BUSY = ("swap", "generate", "grade_wait")
 
 
 def merit(report: EvalReport, objective: str) -> Merit:
@@ -66,7 +65,7 @@ class TrialRecord:
         self._stopping = EarlyStopping(self.config.train.patience, self.config.train.min_delta)
         self._merit: Merit = (-math.inf, -math.inf, -math.inf)
         self._best: tuple[Checkpoint, EvalReport] | None = None
-        self._eval_s = 0.0
+        self._engines_s = [0.0]
         self._started = time.perf_counter()
 
     def take(self, checkpoint: Checkpoint, report: EvalReport) -> bool:
@@ -76,7 +75,8 @@ class TrialRecord:
             TrialPruned: when other trials were better after as many examples.
         """
         search, seen = self.config.search, checkpoint.examples_seen
-        self._eval_s += sum(report.seconds.get(name, 0.0) for name in _ENGINE_BUSY)
+        each = zip_longest(self._engines_s, report.engines_s, fillvalue=0.0)
+        self._engines_s = [before + more for before, more in each]
         order = merit(report, search.objective)
         self.metrics.log(report.metrics("validation") | {"trial/value": abs(order[0])}, step=seen)
         LOGGER.info("trial %d: %.4f after %d examples", self.trial.number, abs(order[0]), seen)
@@ -91,7 +91,8 @@ class TrialRecord:
         """Store with the trial what the study's end needs; return the best score."""
         values: dict[str, object] = {
             "train_s": self.trainer.busy_s,
-            "eval_s": self._eval_s,
+            "eval_s": sum(self._engines_s) / len(self._engines_s),
+            "engines_s": self._engines_s,
             "wall_s": time.perf_counter() - self._started,
         }
         if state == "complete" and self._best is not None:

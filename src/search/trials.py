@@ -24,7 +24,8 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from src.config.loading import with_values
 from src.config.schema import Config
 from src.config.training import FloatRange, SearchConfig
-from src.eval_worker import EvaluationError, EvalWorker
+from src.eval_worker import EvalWorker
+from src.evaluation.engine_client import EvaluationError
 from src.run.directory import Run
 from src.run.metrics import MetricLog, open_metric_log
 from src.search.data import RUNG

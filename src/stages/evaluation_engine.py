@@ -10,7 +10,7 @@ import math
 
 from src.config.schema import Config
 from src.run.devices import is_cpu
-from src.run.processes import evaluation_device, launched_strategy, process_count
+from src.run.processes import launched_strategy, process_count, takes_turns
 from src.stages.cards import (
     MARGIN,
     card_memory_gib,
@@ -60,8 +60,7 @@ def shared_fraction(config: Config, card_gib: float, trainer_gib: float) -> floa
 
 
 def _shares_gpu(config: Config) -> bool:
-    device = config.devices.train
-    return evaluation_device(config) == device and not is_cpu(device)
+    return takes_turns(config) and not is_cpu(config.devices.train)
 
 
 def _share_gib(config: Config, card_gib: float) -> float:

@@ -15,9 +15,9 @@ from pathlib import Path
 from src.config.loading import with_values
 from src.config.schema import Config
 from src.run.devices import is_cpu
-from src.run.directory import FITTING_STAGES, GRPO_STAGE, SEARCH_STAGE, Run
+from src.run.directory import FITTING_STAGES, GRPO_STAGE, SEARCH_STAGE, TRAINING_STAGES, Run
 from src.run.files import read_jsonl
-from src.run.processes import evaluation_device, launched_strategy, process_count
+from src.run.processes import gpu_count, launched_strategy, process_count, takes_turns
 from src.run.stopping import end_told
 from src.stages.cards import (
     Change,
@@ -32,7 +32,6 @@ from src.stages.evaluation_engine import shared_fraction
 from src.stages.memory import GIB, grpo_memory_gib, training_memory_gib
 from src.stages.model_shape import model_shape
 
-_TRAINING = (*FITTING_STAGES, GRPO_STAGE)
 _NO_CACHE = r"No available memory for the cache blocks|larger than the available KV cache memory"
 _NOT_FREE = r"Free memory on device .{0,120}?is less than desired"
 _OUT = (
@@ -100,7 +99,9 @@ def explain(stage: str, config: Config, shortage: Shortage, step: int | None) ->
     when = f"{shortage.rehearsal}, {when}" if shortage.rehearsal else when
     changes = list(islice(_changes(stage, config, shortage), 3))
     listed = "; ".join(f"({number}) {change}" for number, change in enumerate(changes, 1))
-    goes_on = "--resume goes on from the last saved state" if stage in _TRAINING else "start again"
+    goes_on = (
+        "--resume goes on from the last saved state" if stage in TRAINING_STAGES else "start again"
+    )
     return (
         f"{stage}: memory ran out {when}, {doing}: {shortage.quote} "
         f"{_planned(stage, config)} Change, in this order: {listed}. Then {goes_on}."
@@ -123,7 +124,7 @@ def _last_step(folder: Path) -> int | None:
 
 def _planned(stage: str, config: Config) -> str:
     processes, strategy = process_count(), launched_strategy()
-    shared = evaluation_device(config) == config.devices.train
+    shared = takes_turns(config)
     said = []
     if stage == GRPO_STAGE:
         said = [_itemised(grpo_memory_gib(config, processes, strategy))]
@@ -151,9 +152,9 @@ def _itemised(items: dict[str, float]) -> str:
 
 def _changes(stage: str, config: Config, shortage: Shortage) -> Iterator[str]:
     """Yield what to change, first what costs least; more than three, of which three are told."""
-    engine_alone = shortage.in_evaluation or stage not in _TRAINING
+    engine_alone = shortage.in_evaluation or stage not in TRAINING_STAGES
     if engine_alone:
-        yield from _evaluation_changes(config, shortage)
+        yield from _evaluation_changes(stage, config, shortage)
     elif stage == GRPO_STAGE:
         yield from _grpo_changes(config, shortage)
     else:
@@ -228,7 +229,7 @@ def _sft_changes(stage: str, config: Config) -> Iterator[str]:
     for size in smaller(train.micro_batch_size)[:1]:
         name = "train.micro_batch_size"
         yield told(f"--set {name}={size}", with_values(config, {name: size}))
-    if evaluation_device(config) == config.devices.train and not is_cpu(config.devices.train):
+    if takes_turns(config) and not is_cpu(config.devices.train):
         card = card_memory_gib(config)
         fits = shared_fraction(config, card, before) if card else None
         now = config.engine.memory_fraction
@@ -245,13 +246,16 @@ def _sft_changes(stage: str, config: Config) -> Iterator[str]:
     yield told(does, cut)
 
 
-def _evaluation_changes(config: Config, shortage: Shortage) -> Iterator[str]:
+def _evaluation_changes(stage: str, config: Config, shortage: Shortage) -> Iterator[str]:
     engine = config.engine
     fraction, shape = engine.memory_fraction, model_shape(config)
     share = min(0.95, fraction + 0.1) if shortage.kind == "no cache" else max(0.1, fraction - 0.15)
     yield f"--set engine.memory_fraction={share:.2f} (now {fraction:g} of the GPU)"
-    if evaluation_device(config) == config.devices.train:
+    if stage in TRAINING_STAGES and takes_turns(config):
         yield "devices.eval on a GPU that nothing trains on, where there is one"
+    elif gpu_count() > 1:
+        more = 2 * engine.tensor_parallel
+        yield f"--set engine.tensor_parallel={more} (an engine shared out over {more} GPUs)"
     sequences = max(1, engine.max_sequences // 2)
     tables = 16 * sequences * shape.vocabulary / GIB
     yield f"--set engine.max_sequences={sequences} (the sampler takes {tables:.1f} GiB less)"

@@ -7,13 +7,16 @@ from collections.abc import Iterator, Mapping
 from src.config.schema import Config
 from src.data.prompts import load_prompt
 from src.data.row_counts import sft_rows, test_rows, train_rows, validation_rows
-from src.run.devices import device_index, is_cpu
+from src.run.devices import device_index, engine_config, is_cpu
+from src.run.directory import GRPO_STAGE, TRAINING_STAGES
 from src.run.processes import (
     evaluation_device,
+    evaluation_engines,
     gpu_count,
     local_process_count,
     process_count,
     thread_count,
+    training_gpus,
 )
 from src.stages.cards import (
     ASSUMED_GB,
@@ -46,7 +49,7 @@ def describe_plan(stage: str, config: Config) -> str:
         f"plan of {stage}",
         f"  prompt        {config.data.prompt} (sha256 {prompt.sha256[:12]})",
         f"  data          {_data(config)}",
-        *(f"  {line}" for line in _devices(config)),
+        *(f"  {line}" for line in _devices(stage, config)),
     ]
     describe = {
         "step1_sft_hyper": _search,
@@ -54,6 +57,8 @@ def describe_plan(stage: str, config: Config) -> str:
         "step3_GRPO": _grpo,
     }.get(stage, _scoring)
     lines += [f"  {line}" for line in describe(config)]
+    if stage != GRPO_STAGE:
+        lines += [f"  {line}" for line in _engines(stage, config)]
     return "\n".join([*lines, *(f"  WARNING {line}" for line in broken_promises(stage, config))])
 
 
@@ -79,8 +84,10 @@ def _data(config: Config) -> str:
     return f"{source} from the hub ({len(data.subjects)} subjects), test {data.hub_dataset}"
 
 
-def _devices(config: Config) -> Iterator[str]:
-    for role, device in (("train", config.devices.train), ("eval", evaluation_device(config))):
+def _devices(stage: str, config: Config) -> Iterator[str]:
+    engines = evaluation_engines(config, trains=stage in TRAINING_STAGES)
+    every = [("eval", device) for devices in engines for device in devices]
+    for role, device in (("train", config.devices.train), *every):
         index = device_index(device, f"devices.{role}")
         if index is None:
             state = f"{thread_count(config, device)} threads"
@@ -97,14 +104,27 @@ def _devices(config: Config) -> Iterator[str]:
 
 def _scoring(config: Config) -> Iterator[str]:
     yield _evaluation(config)
-    weights, device = engine_need(config, 1).weights, evaluation_device(config)
-    if is_cpu(device):
-        takes = f"{config.engine.cpu_cache_gib} GiB of KV cache"
-    elif device == config.devices.train:
-        takes = f"{config.engine.memory_fraction / 2:g} of {device}, half of engine.memory_fraction"
-    else:
-        takes = f"{config.engine.memory_fraction:g} of {device}"
-    yield f"memory        evaluation engine: weights {weights:.2f} GiB; it takes {takes}"
+
+
+def _engines(stage: str, config: Config) -> Iterator[str]:
+    """Say what each evaluation engine takes: its own card, or its own cache on a CPU."""
+    trains = stage in TRAINING_STAGES
+    engines = evaluation_engines(config, trains=trains)
+    training = training_gpus(config) if trains else range(0)
+    weights = engine_need(config, 1).weights / config.engine.tensor_parallel
+    if len(engines) > 1:
+        yield f"engines       {len(engines)}, each for every {len(engines)}th problem"
+    for devices in engines:
+        share = engine_config(config, devices, training).engine.memory_fraction
+        if is_cpu(devices[0]):
+            takes = f"{config.engine.cpu_cache_gib} GiB of KV cache"
+        else:
+            half = (
+                ", half of engine.memory_fraction" if share < config.engine.memory_fraction else ""
+            )
+            takes = f"{share:g} of {' and of '.join(devices)}{half}"
+        each = " a card" if len(devices) > 1 else ""
+        yield f"memory        evaluation engine: weights {weights:.2f} GiB{each}; it takes {takes}"
 
 
 def _evaluation(config: Config) -> str:
@@ -131,7 +151,7 @@ def _training(config: Config) -> Iterator[str]:
         f"each on {validation_rows(config, train.validation_rows)} validation problems"
     )
     yield from _training_memory(config, processes)
-    yield from _scoring(config)
+    yield _evaluation(config)
 
 
 def _search(config: Config) -> Iterator[str]:

@@ -50,7 +50,7 @@ def devices_here(*, side_by_side: bool) -> dict[str, Any]:
             cores of its own.
     """
     if gpu_count():
-        return {"devices.train": "cuda:0", "devices.eval": "auto"}
+        return {"devices.train": "cuda:0", "devices.eval": "auto", "engine.tensor_parallel": 1}
     cores = available_cores()
     half = len(cores) // 2
     own = {"train": cores[:half], "eval": cores[half:]} if side_by_side and half else {}
@@ -61,6 +61,7 @@ def devices_here(*, side_by_side: bool) -> dict[str, Any]:
         "train.bf16_autocast": False,
         "engine.dtype": "float32",
         "engine.sleep": "auto",
+        "engine.tensor_parallel": 1,
     }
 
 

@@ -11,9 +11,9 @@ from typing import Any
 from src.config.loading import ConfigError
 from src.config.schema import Config
 from src.data.prompts import PromptTemplate, load_prompt
-from src.eval_worker import EvalWorker, Reports
+from src.eval_worker import EvalWorker
 from src.evaluation.evaluation import EvalTask
-from src.evaluation.figures import EvalReport
+from src.evaluation.figures import EvalReport, Reports
 from src.run.directory import Run, pipeline_folder, read_outcome
 from src.run.files import write_json_atomic
 from src.run.metrics import MetricLog, open_metric_log
@@ -133,12 +133,14 @@ def worked_examples(problems: ProblemSet, count: int) -> list[Problem]:
 
 
 def score_model(run: Run, model: str, tasks: Sequence[EvalTask]) -> dict[str, Any]:
-    """Score a model on the test split with an engine of its own; return the stage's outcome.
+    """Score a model on the test split with engines on all devices; return the stage's outcome.
+
+    Nothing trains meanwhile.
 
     Args:
         tasks: the one that is reported, then its variants.
     """
-    with EvalWorker(run.config, model, {}) as worker:
+    with EvalWorker(run.config, model, {}, trains=False) as worker:
         return score_on_test(run, Checkpoint(Path(model), 0, 0), tasks, worker)
 
 

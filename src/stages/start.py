@@ -11,7 +11,14 @@ from pathlib import Path
 from src.config.loading import ConfigError, dump_yaml, load_config
 from src.config.schema import Config
 from src.run.devices import cpu_cores, is_cpu
-from src.run.directory import GRPO_STAGE, SEARCH_STAGE, ChecksPassed, Run, pipeline_folder
+from src.run.directory import (
+    GRPO_STAGE,
+    SEARCH_STAGE,
+    TRAINING_STAGES,
+    ChecksPassed,
+    Run,
+    pipeline_folder,
+)
 from src.run.files import disk_full
 from src.run.processes import (
     check_devices,
@@ -76,7 +83,7 @@ def run_stage(
                 sys.stdout.write(f"{dump_yaml(config)}\n{describe_plan(stage, config)}\n")
                 return
             check_wandb(config)
-            check_devices(config, beside=stage != GRPO_STAGE)
+            check_devices(config, beside=stage != GRPO_STAGE, trains=stage in TRAINING_STAGES)
             if stage == GRPO_STAGE:
                 check_card(config)
             run = Run(stage, config, given.resume, given.check)

@@ -24,8 +24,8 @@ from tests.benchmarks.table import Row, alternate, listed, parser, report
 
 if TYPE_CHECKING:
     from src.config.schema import Config
-    from src.eval_worker import Reports
     from src.evaluation.evaluation import EvalTask
+    from src.evaluation.figures import Reports
     from src.run.directory import Run
     from src.training.checkpoints import Checkpoint
 

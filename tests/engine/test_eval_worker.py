@@ -14,7 +14,9 @@ import torch
 from src.config.loading import with_values
 from src.data.prompts import load_prompt
 from src.engine.weight_probe import measure_probe, write_probe
-from src.eval_worker import EngineStartError, EvaluationError, EvalWorker
+from src.eval_worker import EvalWorker
+from src.evaluation.engine_client import EvaluationError
+from src.evaluation.engine_process import EngineStartError
 from src.evaluation.evaluation import EvalTask
 from src.run.files import read_jsonl
 from src.sft.examples import build_examples

@@ -76,6 +76,43 @@ def test_bad_combinations_are_refused(override, names):
 
 
 @pytest.mark.parametrize(
+    ("value", "read"),
+    [
+        ("cuda:1", "cuda:1"),
+        ("[cuda:1]", "cuda:1"),
+        ("[cuda:1, cuda:2]", ["cuda:1", "cuda:2"]),
+        ("['cpu:0,2', 'cpu:1,3']", ["cpu:0,2", "cpu:1,3"]),
+    ],
+)
+def test_evaluation_has_one_device_or_several(value, read):
+    config = load_config([], [f"devices.eval={value}"])
+    assert config.devices.eval == read
+    assert with_values(config, {}).devices.eval == read
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["devices.eval=[]"], "names no device; use auto"),
+        (["devices.eval=[cuda:1, cuda:2, cuda:1]"], "devices.eval: cuda:1 twice"),
+        (["devices.eval=[auto, cuda:1]"], "auto stands alone"),
+        (["devices.eval=[cpu:0, cuda:1]"], "use the GPUs alone, or groups of cores alone"),
+        (
+            ["engine.tensor_parallel=2", "devices.eval=[cuda:1, cuda:2, cuda:3]"],
+            "2 GPUs an engine do not divide the 3 of devices.eval; name 2 or a multiple",
+        ),
+        (["engine.tensor_parallel=2", "devices.eval=cuda:1"], "do not divide the 1"),
+        (["engine.tensor_parallel=2", "devices.eval=cpu"], "2 is for GPUs, and evaluation runs on"),
+        (["engine.tensor_parallel=2", "devices.train=cpu"], "evaluation runs on cpu; use 1"),
+    ],
+)
+def test_engines_that_cannot_be_are_told(overrides, says):
+    with pytest.raises(ConfigError) as caught:
+        load_config([], overrides)
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("rungs", "says"), [("[1024, 512]", "must rise and end"), ("[100, 4096]", "unequal data")]
 )
 def test_rungs_that_compare_unequal_data_are_named(rungs, says):

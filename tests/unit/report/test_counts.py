@@ -9,7 +9,7 @@ import pytest
 
 from src.config.loading import dump_yaml, load_config
 from src.report import counts
-from src.report.counts import stage_counts
+from src.report.counts import busy_seconds, stage_counts
 from src.report.rehearsal import build_rehearsal, cells, show_rehearsal
 from src.run.files import append_jsonl
 from src.stages.rehearsal import rehearsed
@@ -64,6 +64,16 @@ def test_a_fine_tuning_as_planned(tmp_path):
     assert found["engine busy %"][1] == pytest.approx(100 * 40 / 74)
     assert found["test problems"] == ("2,500", 2500)
     assert all(count.holds for count in rows)
+
+
+def test_of_several_engines_the_mean_is_busy():
+    """Two engines at 1 and 3 s on each of two splits, in 10 s."""
+    step = {"time_s": 10.0, "train/loss": 2.0, "system/step_s": 5.0}
+    scored = {"time_s": 15.0, "validation/accuracy": 0.5, "train_subset/accuracy": 0.5}
+    for split in ("validation", "train_subset"):
+        scored |= {f"{split}/generate_s": 3.0, f"{split}/swap_s": 0.1}
+        scored |= {f"{split}/engine_0_s": 1.0, f"{split}/engine_1_s": 3.0}
+    assert busy_seconds([step, scored]) == (5.0, 4.0, 10.0)
 
 
 def test_rows_logged_again_after_an_interruption_count_once(tmp_path):

@@ -9,12 +9,15 @@ import pytest
 from src.config.loading import ConfigError, with_values
 from src.config.schema import Config
 from src.run import processes
+from src.run.devices import engine_config
 from src.run.processes import (
     check_devices,
     check_wandb,
     evaluation_device,
+    evaluation_engines,
     forget_stale_launch,
     prepare_main_process,
+    takes_turns,
     training_device,
     visible_gpus,
     worker_environment,
@@ -38,8 +41,9 @@ def machine(monkeypatch):
     os.environ.update(kept)
 
 
-def configured(train="cuda:0", evaluation="auto") -> Config:
-    return with_values(Config(), {"devices.train": train, "devices.eval": evaluation})
+def configured(train="cuda:0", evaluation="auto", tensor_parallel=1) -> Config:
+    values = {"devices.train": train, "devices.eval": evaluation}
+    return with_values(Config(), values | {"engine.tensor_parallel": tensor_parallel})
 
 
 @pytest.mark.parametrize(
@@ -154,6 +158,116 @@ def test_several_trainers_and_an_evaluation_worker_share_no_gpu(machine, evaluat
     check_devices(config, beside=False)  # step 3 has its engine inside the trainer
     machine(3, None, launched=2)
     check_devices(configured())
+
+
+@pytest.mark.parametrize(
+    ("cards", "launched", "train", "size", "beside_training", "alone"),
+    [
+        (1, 1, "cuda:0", 1, [["cuda:0"]], [["cuda:0"]]),
+        (2, 1, "cuda:0", 1, [["cuda:1"]], [["cuda:0"], ["cuda:1"]]),
+        (3, 1, "cuda:1", 1, [["cuda:2"], ["cuda:0"]], [["cuda:0"], ["cuda:1"], ["cuda:2"]]),
+        (4, 2, "cuda:0", 1, [["cuda:2"], ["cuda:3"]], None),
+        (4, 1, "cuda:0", 2, [["cuda:1", "cuda:2"]], [["cuda:0", "cuda:1"], ["cuda:2", "cuda:3"]]),
+        (2, 1, "cpu", 1, [["cpu"]], [["cpu"]]),
+    ],
+)
+def test_auto_gives_each_free_gpu_an_engine(
+    machine, cards, launched, train, size, beside_training, alone
+):
+    machine(cards, None, launched)
+    config = configured(train, tensor_parallel=size)
+    check_devices(config)
+    assert evaluation_engines(config) == beside_training
+    if alone:
+        check_devices(config, trains=False)
+        assert evaluation_engines(config, trains=False) == alone
+
+
+@pytest.mark.parametrize("visible", [None, "4,5,6,7"])
+def test_each_engine_sees_its_gpus_alone(machine, visible):
+    machine(8, visible)
+    config = configured(evaluation=["cuda:1", "cuda:3", "cuda:2", "cuda:0"], tensor_parallel=2)
+    seen = []
+    for devices in evaluation_engines(config, trains=False):
+        with worker_environment(config, devices):
+            seen.append(os.environ["CUDA_VISIBLE_DEVICES"])
+    assert seen == (["1,3", "2,0"] if visible is None else ["5,7", "6,4"])
+
+
+def test_each_engine_computes_on_its_cores_with_as_many_threads(machine, monkeypatch):
+    machine(0)
+    pinned = []
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(os, "sched_setaffinity", lambda _, cores: pinned.append(list(cores)))
+    config = configured("cpu:0-3", ["cpu:4,5,6", "cpu:7"])
+    check_devices(config)
+    threads = []
+    for devices in evaluation_engines(config):
+        with worker_environment(config, devices):
+            threads.append(os.environ["OMP_NUM_THREADS"])
+    assert threads == ["3", "1"]
+    assert pinned[::2] == [[4, 5, 6], [7]]  # and back again after each
+
+
+@pytest.mark.parametrize(
+    ("train", "evaluation", "expected"),
+    [
+        ("cpu", "cpu", True),
+        ("cpu", "cpu:1", True),  # one of the trainer's cores
+        ("cpu:0", "cpu:1", False),
+        ("cpu:0", ["cpu:1", "cpu:2"], False),
+        ("cpu:0-1", ["cpu:1", "cpu:2"], True),
+        ("cuda:0", "auto", False),
+        ("cuda:0", "cuda:0", True),
+        ("cuda:0", "cpu", False),
+    ],
+)
+def test_who_shares_a_device_takes_turns(machine, monkeypatch, train, evaluation, expected):
+    machine(2)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(processes, "available_cores", lambda: list(range(8)))
+    monkeypatch.setattr("src.run.devices.available_cores", lambda: list(range(8)))
+    assert takes_turns(configured(train, evaluation)) is expected
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "size", "trains", "told"),
+    [
+        (["cuda:0", "cuda:1"], 1, True, r"cuda:0 of cuda:0, cuda:1 is trained on.*\[cuda:1\]"),
+        (["cuda:1", "cuda:4"], 1, True, r"cuda:4 is not there \(4 GPUs visible"),
+        (["cuda:1", "gpu"], 1, True, "'gpu' is not a device"),
+        (["cpu:0-1", "cpu:1"], 1, False, r"cpu:0-1 and cpu:1 share the cores \[1\]"),
+        ("auto", 4, True, "an engine of 4 GPUs is wanted, .* cuda:1, cuda:2, cuda:3; lower it"),
+    ],
+)
+def test_devices_that_engines_cannot_have_are_told(
+    machine, monkeypatch, evaluation, size, trains, told
+):
+    machine(4)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    with pytest.raises(ConfigError, match=told):
+        check_devices(configured(evaluation=evaluation, tensor_parallel=size), trains=trains)
+
+
+def test_where_nothing_trains_an_engine_may_have_the_trainers_gpu(machine):
+    machine(2)
+    check_devices(configured(evaluation=["cuda:0", "cuda:1"]), trains=False)
+    check_devices(configured(evaluation=["cuda:0", "cuda:1"]), beside=False)
+
+
+def test_an_engine_takes_half_of_a_card_that_is_trained_on(machine):
+    machine(2)
+    config = configured()
+    for devices, training, share in (
+        (["cuda:1"], range(1), 0.85),
+        (["cuda:0"], range(1), 0.425),
+        (["cuda:0"], range(0), 0.85),
+    ):
+        own = engine_config(config, devices, training)
+        assert own.engine.memory_fraction == share
+        assert own.devices.eval == devices[0]
+    pair = engine_config(config, ["cuda:0", "cuda:1"], range(0))
+    assert pair.devices.eval == ["cuda:0", "cuda:1"]
 
 
 LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")

@@ -15,7 +15,7 @@ import yaml
 
 from src.config.loading import ROOT, ConfigError, build_config, with_values
 from src.config.schema import Config
-from src.eval_worker import EvaluationError
+from src.evaluation.engine_client import EvaluationError
 from src.evaluation.figures import EvalReport
 from src.run.directory import Run
 from src.run.files import read_json, read_jsonl
@@ -334,6 +334,14 @@ def test_busy_shares_are_of_the_trials_own_time():
         Trial(2),  # its process died
     ]
     assert busy_shares(trials) == {"train": 0.4, "eval": 0.4}
+
+
+def test_of_several_engines_each_has_its_share():
+    trials = [
+        Trial(0, train_s=6.0, eval_s=3.0, engines_s=[2.0, 4.0], wall_s=10.0),
+        Trial(1, train_s=2.0, eval_s=5.0, engines_s=[4.0, 6.0], wall_s=10.0),
+    ]
+    assert busy_shares(trials) == {"train": 0.4, "eval": 0.4, "engine_0": 0.3, "engine_1": 0.5}
 
 
 def test_a_study_without_a_completed_trial_has_no_best(search):

@@ -386,7 +386,7 @@ def test_errors_about_memory_are_told_by_their_words(text, kind, in_evaluation):
          f"could not be scored:\ntorch.OutOfMemoryError: {CUDA_TEXT}",
          ["engine.memory_fraction=0.70", "devices.eval", "engine.max_sequences=128"]),
         ("step0_baseline", settings(), "No available memory for the cache blocks",
-         ["engine.memory_fraction=0.95", "devices.eval", "engine.max_sequences=128"]),
+         ["engine.memory_fraction=0.95", "engine.max_sequences=128", "engine.enforce_eager=true"]),
     ],
 )  # fmt: skip
 def test_three_changes_in_order(stage, config, text, changes):

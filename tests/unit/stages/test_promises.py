@@ -12,6 +12,7 @@ from src.config import training
 from src.config.loading import load_config
 from src.config.training import SearchConfig
 from src.data import row_counts
+from src.run import processes
 from src.stages.plan import describe_plan
 from src.stages.promises import broken_promises
 from src.stages.start import run_stage
@@ -134,3 +135,27 @@ def test_rows_are_counted_where_the_files_are(tmp_path):
 
 def test_docstring_examples():
     assert doctest.testmod(training).failed == 0
+
+
+@pytest.mark.parametrize(
+    ("stage", "settings", "planned"),
+    [
+        ("step0_baseline", [], ["0.85 of cuda:0", "0.85 of cuda:1", "0.85 of cuda:2"]),
+        ("step2_sft", [], ["0.85 of cuda:1", "0.85 of cuda:2"]),
+        ("step2_sft", ["devices.eval=cuda:0"], ["0.425 of cuda:0, half of engine.memory_fraction"]),
+        ("step0_baseline", ["engine.tensor_parallel=3"],
+         ["0.85 of cuda:0 and of cuda:1 and of cuda:2"]),
+        ("step0_baseline", ["devices.train=cpu", "devices.eval=[cpu:0, cpu:1]"],
+         ["1 GiB of KV cache", "1 GiB of KV cache"]),
+    ],
+)  # fmt: skip
+def test_the_plan_says_what_each_engine_takes(monkeypatch, stage, settings, planned):
+    monkeypatch.setattr(processes, "present_gpus", lambda: 3)
+    monkeypatch.setattr(processes, "_VISIBLE_AT_START", None)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    plan = describe_plan(stage, load_config(["config/sft_config.yaml"], settings))
+    said = [line.partition("; it takes ")[2] for line in plan.splitlines() if "engine: w" in line]
+    assert said == planned
+    assert plan.count("  eval device") == sum(1 + text.count(" and of ") for text in planned)
+    every = f"engines       {len(planned)}, each for every {len(planned)}"
+    assert (every in plan) is (len(planned) > 1)

@@ -130,7 +130,11 @@ def test_trainer_and_worker_get_cores_of_their_own(monkeypatch, cores, side_by_s
 
 def test_gpus_are_used_where_they_are(monkeypatch):
     monkeypatch.setattr("src.stages.rehearsal.gpu_count", lambda: 2)
-    assert devices_here(side_by_side=True) == {"devices.train": "cuda:0", "devices.eval": "auto"}
+    assert devices_here(side_by_side=True) == {
+        "devices.train": "cuda:0",
+        "devices.eval": "auto",
+        "engine.tensor_parallel": 1,  # of a model that is small
+    }
 
 
 def test_as_many_rows_as_give_the_examples_of_the_schedule():
