@@ -95,9 +95,8 @@ def serve(config: Config, model: str, tasks: Mapping[str, EvalTask], mailbox: Ma
             if isinstance(message, EvalTask):
                 known[message.name] = message
                 continue
-            if sleeps:
-                engine.wake()
-            answer = _answer(message, known, verifier, mailbox.beat)
+            wake = engine.wake if sleeps else None
+            answer = _answer(message, known, verifier, mailbox.beat, wake)
             if sleeps:
                 engine.sleep()  # before the trainer goes on
             mailbox.send(answer)
@@ -134,11 +133,14 @@ def _answer(
     tasks: Mapping[str, EvalTask],
     verifier: SwapVerifier,
     beat: Callable[[], None],
+    wake: Callable[[], None] | None,
 ) -> EvalResult:
     """Score one checkpoint; whatever goes wrong travels to the client."""
     folder = request.checkpoint.folder
     try:
         started = time.perf_counter()
+        if wake is not None:
+            wake()
         verify_checkpoint(folder)
         beat()
         gap = verifier.load(folder)
