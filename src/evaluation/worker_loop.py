@@ -85,9 +85,8 @@ def serve(config: Config, model: str, tasks: Mapping[str, EvalTask], mailbox: Ma
             if isinstance(message, EvalTask):
                 known[message.name] = message
                 return None
-            if sleeps:
-                engine.wake()
-            scored = score_files(message, known, verifier, mailbox.beat)
+            wake = engine.wake if sleeps else None
+            scored = score_files(message, known, verifier, mailbox.beat, wake)
             if sleeps:
                 engine.sleep()  # before the trainer goes on
             return scored
@@ -163,11 +162,14 @@ def score_files(
     tasks: Mapping[str, EvalTask],
     verifier: SwapVerifier,
     beat: Callable[[], None],
+    wake: Callable[[], None] | None = None,
 ) -> EvalResult:
     """Score one checkpoint; whatever goes wrong travels to the client."""
     folder = request.checkpoint.folder
     try:
         started = time.perf_counter()
+        if wake is not None:
+            wake()
         verify_checkpoint(folder)
         beat()
         gap = verifier.load(folder)

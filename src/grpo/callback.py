@@ -83,13 +83,11 @@ class StageCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Score the starting policy, so that training that only harms keeps it as the best."""
+        # An attempt that was killed before its first save is done over from here.
+        self.metrics.rewind(state.global_step or -1)
         self._rehearse(state.global_step)
         if state.global_step == 0:
-            # An attempt that was killed before its first save is done over from here.
-            self.metrics.rewind(-1)
             self._validate(0)
-        else:
-            self.metrics.rewind(state.global_step)
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any

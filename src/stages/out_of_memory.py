@@ -35,7 +35,7 @@ from src.stages.model_shape import model_shape
 _NO_CACHE = r"No available memory for the cache blocks|larger than the available KV cache memory"
 _NOT_FREE = r"Free memory on device .{0,120}?is less than desired"
 _OUT = (
-    r"out of memory\. Tried to allocate|OutOfMemoryError|CUDA error: out of memory|"
+    r"out of memory\. Tried to allocate|OutOfMemoryError|CUDA [eE]rror: out of memory|"
     r"CUBLAS_STATUS_ALLOC_FAILED|DefaultCPUAllocator: (?:can't allocate|not enough) memory"
 )
 _KINDS = {"no cache": _NO_CACHE, "not free": _NOT_FREE, "out": _OUT}

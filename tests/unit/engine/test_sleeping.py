@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +12,8 @@ from src.config.loading import ConfigError, load_config
 from src.engine.sleeping import SleepCycle
 from src.engine.swap_verifier import StaleWeightsError
 from src.evaluation import worker_loop
-from src.evaluation.worker_loop import EvalRequest, EvalResult
+from src.evaluation.worker_loop import EvalRequest
+from src.stages.out_of_memory import find_shortage
 from src.training.checkpoints import Checkpoint
 from tests.unit.grpo.test_losses import build
 
@@ -111,32 +113,58 @@ def test_stale_weights_are_never_sampled_from(trainer):
     assert "draw" not in trainer.seen
 
 
-def test_an_evaluation_engine_sleeps_before_its_answer_leaves(monkeypatch):
-    seen = []
-
-    engine = SimpleNamespace(
-        sleep=lambda: seen.append("sleep"), wake=lambda: seen.append("wake"), prompt_logprobs=None
-    )
-    requests = [EvalRequest(n, Checkpoint("folder", 1, 1), ("test",)) for n in range(2)]
+def served(monkeypatch, wake):
+    """Let the evaluation worker answer two requests; return what happened and its answers."""
+    seen, answers = [], []
+    engine = SimpleNamespace(sleep=lambda: seen.append("sleep"), wake=lambda: wake(seen))
+    verifier = SimpleNamespace(engine=engine, load=lambda _: seen.append("swap"))
+    requests = [EvalRequest(n, Checkpoint(Path("folder"), 1, 1), ("test",)) for n in range(2)]
 
     def take():
         if not requests:
             raise EOFError
         return requests.pop(0)
 
-    mailbox = SimpleNamespace(
-        beat=None, take=take, send=lambda message: seen.append(type(message).__name__)
-    )
-    monkeypatch.setattr(worker_loop, "end_with_parent", lambda: None)
-    monkeypatch.setattr(worker_loop.signal, "signal", lambda *_: None)
-    monkeypatch.setattr(worker_loop, "check_numbers", lambda *_: None)
+    def send(message):
+        seen.append(type(message).__name__)
+        answers.append(message)
+
+    for name, value in {
+        "end_with_parent": lambda: None,
+        "signal": SimpleNamespace(signal=lambda *_: None, SIGINT=0, SIG_IGN=0),
+        "check_numbers": lambda *_: None,
+        "verify_checkpoint": lambda _: None,
+        "SwapVerifier": lambda *_: verifier,
+        "replace": lambda *_, **__: SimpleNamespace(seconds={}),
+    }.items():
+        monkeypatch.setattr(worker_loop, name, value)
     monkeypatch.setattr("src.engine.vllm_engine.VllmEngine", lambda *_, **__: engine)
-    monkeypatch.setattr(
-        worker_loop, "score_files", lambda request, *_: seen.append("score") or EvalResult(request)
-    )
+    monkeypatch.setattr(worker_loop, "grade_share", lambda *_, **__: scored(seen))
     config = load_config(["config/sft_config.yaml"], ["engine.sleep=on"])
-    worker_loop.serve(config, "model", {}, mailbox)
-    assert seen == ["sleep", "EngineStarted", *2 * ["wake", "score", "sleep", "EvalResult"]]
+    mailbox = SimpleNamespace(beat=lambda: None, take=take, send=send)
+    worker_loop.serve(config, "model", {"test": None}, mailbox)
+    return seen, answers
+
+
+def scored(seen):
+    seen.append("score")
+    return SimpleNamespace(seconds={})
+
+
+def test_an_evaluation_engine_sleeps_before_its_answer_leaves(monkeypatch):
+    seen, _ = served(monkeypatch, lambda seen: seen.append("wake"))
+    each = ["wake", "swap", "score", "sleep", "EvalResult"]
+    assert seen == ["sleep", "EngineStarted", *2 * each]
+
+
+def test_an_engine_that_cannot_wake_is_told(monkeypatch):
+    def wake(_):
+        raise RuntimeError("CUDA Error: out of memory at cumem_allocator.cpp:128")
+
+    seen, answers = served(monkeypatch, wake)
+    assert "swap" not in seen
+    assert "out of memory" in answers[1].trouble.told
+    assert find_shortage(RuntimeError(answers[1].trouble.told)).kind == "out"
 
 
 def test_a_sleep_that_cannot_be_is_refused_and_auto_is_not():

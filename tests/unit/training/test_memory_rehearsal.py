@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 import src.training_worker as training_worker
 from src.config.loading import load_config
-from src.grpo.callback import pass_through
+from src.grpo.callback import StageCallback, pass_through
+from src.run.files import read_jsonl
+from src.run.metrics import JsonlSink, MetricLog
 from src.stages.out_of_memory import explain, find_shortage
 from src.training.batching import largest_micro_batch, micro_batches, shuffled_steps
 from src.training.memory_rehearsal import rehearse_memory, rehearses
@@ -79,6 +83,20 @@ def test_a_pass_of_grpo_leaves_gradients_random_numbers_and_loss_as_they_were(to
     assert torch.equal(torch.get_rng_state(), random)
     trainer._scored = scored
     assert loss_and_norm() == before
+
+
+@pytest.mark.parametrize("step", [0, 2])
+def test_grpo_logs_what_its_rehearsal_took(tokenizer, tmp_path, monkeypatch, step):
+    trainer = build(tokenizer, tmp_path, "dapo", **{"grpo.memory_rehearsal": "on"})
+    trainer.create_optimizer()
+    monkeypatch.setattr(StageCallback, "_validate", lambda *_: None)
+    with MetricLog([JsonlSink(tmp_path, {})]) as metrics:
+        metrics.log({"train/loss": 1.0}, step=step + 1)  # of a run that was cut short
+        callback = StageCallback(trainer, metrics, None, None)
+        callback.on_train_begin(None, SimpleNamespace(global_step=step), None)
+    (row,) = read_jsonl(tmp_path / "metrics.jsonl")
+    assert row["step"] == step
+    assert row["system/rehearsal_s"] > 0
 
 
 @pytest.mark.parametrize("name", ["adamw", "adamw_8bit", "adamw_bf16_kahan"])
