@@ -60,7 +60,7 @@ class ProblemSet:
         """
         splits = {name: self.split(name) for name in ("train", "validation", "test")}
         return {
-            "files": self.files | {str(one.place): one.describe() for one in more},
+            "files": self.files | {one.name: one.describe() for one in more},
             "rows_left_out": {
                 "without_answer": len(self.without_answer),
                 "repeated": self.overlap_removed,
@@ -110,7 +110,7 @@ def load_sources(
     recognised: list[str] = []
     fitted = list(_problems(train, missing, recognised))
     tested = list(_problems(test, missing, recognised, marked=test_set))
-    files = {str(source.place): source.describe() for source in (*train, *test)}
+    files = {source.name: source.describe() for source in (*train, *test)}
     found = _split(fitted, tested, sizes, seed, missing=missing, files=files)
     return replace(found, recognised=recognised)
 

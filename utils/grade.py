@@ -4,7 +4,7 @@
     python -m utils.grade rows.jsonl --gold-key gold --answer-key pred --label-key equal
     python -m utils.grade results/tiny/step2_sft/completions.jsonl
 
-A file holds one JSON object a line (compressed or not), or is Parquet. Where it has responses
+A file holds JSON lines, a JSON array, CSV or Parquet, packed or not. Where it has responses
 (`--response-key`, with the r1_zero tags) the format is graded too; else `--answer-key` names the
 bare answers. Where it has the problem's text, an answer that only echoes it is wrong. With labels
 (true, false, 1, 0) a confusion table and every disagreement are printed. `--output` writes the

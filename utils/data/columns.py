@@ -115,7 +115,8 @@ def read_texts(row: Row, columns: Columns, where: str) -> RowTexts:
     # A column of solutions that is read for the answer, or the only one there is, has it in a box.
     boxed = not columns.solution or (columns.answer or "").lower() not in CANDIDATES["answer"]
     if worked := split_worked(stated, boxed=boxed):
-        return RowTexts(problem, solution or worked.solution, worked.answer)
+        own = solution if columns.solution else worked.solution
+        return RowTexts(problem, own, worked.answer)
     if worked := split_worked(solution, boxed=False):
         return RowTexts(problem, worked.solution, stated or worked.answer)
     return RowTexts(problem, solution, stated)
@@ -141,6 +142,11 @@ def read_text(row: Row, role: Role, path: str, where: str) -> str:
         raise DataError(
             f"{where}: key '{path}' must be a text, got {found}; each row needs a problem, and a "
             "solution or an answer"
+        )
+    if value.startswith(("[{", "['", '["')) and value.rstrip().endswith(("}]", "']", '"]')):
+        raise DataError(
+            f"{where}: key '{path}' is a list written as a text ({value[:40]!r}), which a table of "
+            "separated values cannot hold; write the rows as JSON lines or Parquet"
         )
     return without_instructions(value) if role == "problem" else without_marks(value)
 

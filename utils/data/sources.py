@@ -56,6 +56,16 @@ class Source:
     setting: str = "data.train_file and data.test_file"
     columns_setting: str = "data.columns"
 
+    @property
+    def name(self) -> str:
+        """The path, or the hub's name with its split."""
+        found = _HUB_NAME.fullmatch(str(self.place))
+        if found is None or found["split"]:
+            return str(self.place)
+        configuration = found["configuration"] or ""
+        revision = f"@{found['revision']}" if found["revision"] else ""
+        return f"{HUB}{found['name']}:{configuration}:{self.split}{revision}"
+
     def rows(self) -> Iterator[DataRow]:
         """Yield the rows.
 
@@ -63,9 +73,9 @@ class Source:
             DataError: for what cannot be read, with file and row and what to do.
         """
         if is_hub(self.place):
-            name = str(self.place).removeprefix(HUB)
+            name = Path(self.name.removeprefix(HUB)).name
             for number, row in enumerate(_load(str(self.place), self.split), 1):
-                yield DataRow(str(self.place), Path(name).name, number, row)
+                yield DataRow(self.name, name, number, row)
             return
         place = Path(self.place)
         for file in data_files(place, self.setting):
@@ -76,7 +86,7 @@ class Source:
     def recognised(self, rows: list[DataRow]) -> Columns:
         """Return the columns that its rows show; see `recognise`."""
         contents = [row.content for row in rows]
-        return recognise(contents, self.columns, str(self.place), self.columns_setting)
+        return recognise(contents, self.columns, self.name, self.columns_setting)
 
     def describe(self) -> dict[str, Any]:
         """Return its number of rows and a SHA-256, or the hub's fingerprint, for the manifest."""
@@ -88,7 +98,7 @@ class Source:
     def format(self) -> str:
         """Say in a few words what it is: `JSON lines, gzip`."""
         if is_hub(self.place):
-            return f"data set, split {_load(str(self.place), self.split).split}"
+            return "data set"
         place = Path(self.place)
         files = data_files(place, self.setting)
         several = f"{len(files):,} files, the first " if place.is_dir() else ""
@@ -101,7 +111,7 @@ def describe_reading(source: Source, rows: int, columns: Columns, solved: int) -
     if solved and not paths["solution"]:  # a column of worked answers, as GSM8K's
         paths["solution"] = paths["answer"]
     read = ", ".join(f"{role} from {path}" for role, path in paths.items() if path)
-    return f"{source.place}: {source.format()}, {rows:,} rows, {solved:,} with a solution: {read}"
+    return f"{source.name}: {source.format()}, {rows:,} rows, {solved:,} with a solution: {read}"
 
 
 def is_hub(place: Path | str) -> bool:

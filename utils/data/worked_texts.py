@@ -17,7 +17,7 @@ from utils.grading.answer_forms import extract_boxed
 _HASHES = re.compile(r"(?P<solution>.*?)(?:^|\n)[ \t]*####[ \t]*(?P<answer>[^\n]+)\s*", re.DOTALL)
 _CALCULATION = re.compile(r"<<[^<>]*>>")
 _NUMBER = re.compile(r"-?\$?\d[\d,]*(\.\d+)?")
-_THOUGHT = re.compile(r"\s*(?:</?think>|<\|(?:begin|end)_of_(?:thought|solution)\|>)\s*")
+_THOUGHT = re.compile(r"\s*(?:(?:</?think>|<\|(?:begin|end)_of_(?:thought|solution)\|>)\s*)+")
 _BOX = re.compile(r"\\f?boxed")
 _DRESS = re.compile(r"[\s$.,;:()\[\]\\]+")
 # Of DAPO-Math-17k, OpenThoughts, verl's examples and Qwen2.5-Math, as published.

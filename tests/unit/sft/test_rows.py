@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from src.config.loading import build_config
-from src.config.training import WeightedFile
+from src.config.training import ColumnNames, WeightedFile
 from src.data.prompts import PromptTemplate, load_prompt
 from src.sft.examples import build_examples
 from src.sft.rows import (
@@ -79,6 +79,28 @@ def test_a_target_states_what_the_solution_reaches_not_the_reference(tagged, tok
     assert row.target.endswith("<answer> 3 </answer>")
     built = build_examples([row], tokenizer, 512, "verified")
     assert built.left_out == {"target does not grade as correct": ["p"]}
+
+
+def test_a_row_without_a_solution_teaches_nothing_and_is_counted(tmp_path, tagged, tokenizer):
+    path = written(tmp_path / "a.jsonl", {"question": "1+1?", "answer": "2"}, {"question": "1+2?",
+                   "answer": "Count <<1+2=3>>on.\n#### 3"})  # fmt: skip
+    rows = rows_of(path, tagged)
+    assert (rows[0].target, rows[0].answer) == ("", "2")
+    built = build_examples(rows, tokenizer, 512, "all")
+    assert built.left_out == {"empty target": ["a.jsonl:1"]}
+    assert len(built.examples) == 1
+
+
+def test_the_columns_of_a_file_are_named_in_its_entry(tmp_path, tagged):
+    path = written(tmp_path / "a.jsonl", {"problem": "1+1?", "solution": "$\\boxed{1}$",
+                   "output": "$\\boxed{2}$"})  # fmt: skip
+    with pytest.raises(
+        DataError, match=r"'solution' and 'output' .* sft\.files\[\]\.columns\.solution"
+    ):
+        rows_of(path, tagged)
+    files = [WeightedFile(file=str(path), columns=ColumnNames(solution="output"))]
+    (row,) = rows_from_files(files, tagged, held_out()).rows
+    assert row.answer == "2"
 
 
 def test_prompt_and_completion_rows_keep_their_exact_texts(tmp_path, tagged):
