@@ -13,7 +13,7 @@
 # --nodes N       machines; under Slurm taken from the job, like the two below
 # --node-rank R   this machine's number, from 0
 # --main H:P      address and free port of machine 0, as the others reach it
-# --mode M        colocate (vLLM in each process) or server (see README.md)
+# --mode M        colocate (vLLM in each process), split or server (see README.md)
 # --strategy S    ddp, fsdp2, zero2 or zero3: config/accelerate/S.yaml (GPUs only)
 #
 # Completions a step stay the same for any number of processes: gradient accumulation follows.

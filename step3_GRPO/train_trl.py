@@ -1,4 +1,4 @@
-"""Step 3: GRPO with TRL and colocated vLLM, rewarded by the r1_zero grader.
+"""Step 3: GRPO with TRL and vLLM, rewarded by the r1_zero grader.
 
     cd step3_GRPO && ./launch_trl.sh        # one process; ./launch_trl.sh 2 for two GPUs
     step3_GRPO/launch_trl.sh 1 --config config/tiny/grpo_config.yaml

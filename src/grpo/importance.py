@@ -5,6 +5,10 @@ off-policy (Yao et al. 2025, "Your efficient RL framework secretly brings you of
 training"). The ratio of the policy's to the engine's probability is measured on every sampled
 token, and with it whether the engine holds the policy's weights at all.
 
+With `grpo.one_step_off` the engine held weights from before the last update, and the same ratio
+corrects for both: the loss is the decoupled objective of AReaL (Fu et al. 2025, arXiv:2505.24298,
+section 5.2), whose proximal policy is the one before the present update.
+
 Shapes: B sequences, C completion tokens.
 """
 
@@ -65,7 +69,7 @@ def importance_weights(
     """Return the weight of each token's loss (B, C), and how well policy and engine agree.
 
     Args:
-        policy: log-probabilities under the policy that should have sampled (B, C), in nats.
+        policy: log-probabilities under the policy before its update (B, C), in nats.
         engine: the engine's own (B, C).
         mask: 1 on sampled tokens (B, C).
         mode: as `grpo.importance_correction`: a `token` ratio or a `sequence`'s product of them,

@@ -173,17 +173,16 @@ def engine_elsewhere(
     sequences = max(config.engine.max_sequences, config.grpo.completions_per_step)
     own = config.engine.model_copy(update={"max_sequences": sequences})
     own_config = config.model_copy(update={"devices": devices, "engine": own})
-    folder = Path(tempfile.mkdtemp(prefix="weights-"))
-    memory = SharedWeights(folder, getattr(torch, config.engine.dtype))
-    engine = EngineProcess("the rollout engine", serve, own_config, model)
-    try:
-        yield SplitRollouts(engine, memory, source, ahead=config.grpo.one_step_off)
-    except BaseException:
-        engine.stop()
-        raise
-    finally:
-        memory.close()
-    engine.stop(_GRACE_S)
+    with tempfile.TemporaryDirectory(prefix="weights-") as folder:
+        memory = SharedWeights(Path(folder), getattr(torch, config.engine.dtype))
+        engine = EngineProcess("the rollout engine", serve, own_config, model)
+        grace_s = 0.0
+        try:
+            yield SplitRollouts(engine, memory, source, ahead=config.grpo.one_step_off)
+            grace_s = _GRACE_S
+        finally:
+            engine.stop(grace_s)
+            memory.close()
 
 
 def _described(group: Group) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""GRPO with TRL's trainer and a colocated vLLM engine, with its silent traps closed.
+"""GRPO with TRL's trainer, colocated with a vLLM engine or not, with its silent traps closed.
 
 The only module that imports trl; `trl_names` maps its names to ours. What TRL's trainer does
 otherwise, through its `rollout_func` hook and four methods of a subclass:
@@ -9,8 +9,8 @@ otherwise, through its `rollout_func` hook and four methods of a subclass:
   `</answer>` would count as cut. The token is appended here, masked from the loss because the
   policy did not sample it.
 * An unscorable completion is masked from the loss, and none of its rewards is a number.
-* Log-probabilities come from packed rows, and those of the policy that sampled from the training
-  pass itself, whose weights are still the same: one forward pass less than TRL takes.
+* Log-probabilities come from packed rows, and those of the policy before its update from the
+  training pass itself, whose weights are still the same: one forward pass less than TRL takes.
 * Weights reach the engine in one call, after which its layers are compared with the policy's, to
   the bit.
 """

@@ -198,8 +198,16 @@ def _grpo(folder: Path, config: Config, outcome: Record) -> Iterator[Count]:
     yield Count("groups dropped as dull", None, dull)
     whole = sum(row["system/step_s"] for row in steps)
     for name, parts in (("engine", ("generate",)), ("trainer", ("logprobs", "train"))):
-        spent = sum(row[f"system/{part}_s"] for row in steps for part in parts)
+        spent = sum(_busy_s(row, name, parts) for row in steps)
         yield Count(f"{name} busy %", None, 100 * spent / whole)
+
+
+def _busy_s(row: Record, name: str, parts: Sequence[str]) -> float:
+    """Return the seconds of a step in which a device worked; told apart in `grpo.mode: split`."""
+    rate = row.get(f"system/{name}_busy_rate")
+    if rate is not None:
+        return rate * row["system/step_s"]
+    return sum(row[f"system/{part}_s"] for part in parts)
 
 
 def _drawn(config: Config) -> tuple[int, int]:

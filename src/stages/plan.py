@@ -203,7 +203,7 @@ def _split(config: Config) -> str:
         when = f"{engine} draws a step's rollouts, then {train} trains on them"
     weights = engine_need(config, 1).weights
     return (
-        f"split         {when}; weights go over by shared memory ({weights:.2f} GiB) and "
+        f"split         {when}; weights go over by shared memory ({weights:.2f} GiB), and "
         f"{engine} scores validation and test"
     )
 

@@ -117,10 +117,20 @@ def test_a_search_is_counted_by_rung_and_batch_size(tmp_path):
     assert all(count.holds for count in rows)
 
 
-def grpo(folder, steps=4):
+def test_busy_shares_of_devices_apart_are_those_that_were_measured(tmp_path):
+    folder = tmp_path / "step3_GRPO"
+    folder.mkdir()
+    rates = {"system/trainer_busy_rate": 0.75, "system/engine_busy_rate": 0.5}
+    found, _ = seen(folder, grpo(folder, more=rates))
+    assert found["engine busy %"][1] == pytest.approx(50)
+    assert found["trainer busy %"][1] == pytest.approx(75)
+
+
+def grpo(folder, steps=4, more=None):
     for step in range(steps + 1):
         parts = {f"system/{name}_s": 1.0 for name in ("generate", "logprobs", "train")}
         row = {"step": step, "time_s": 1.0, "train/loss": 0.0, "system/step_s": 5.0, **parts}
+        row |= more or {}
         row |= {"grpo/drawn_groups": 3.0, "grpo/dropped_groups": 2.0}
         row["system/sync_s"] = float(step % 2 == 0)  # after an evaluation the engine is up to date
         append_jsonl(folder / "metrics.jsonl", [row] if step else [])
