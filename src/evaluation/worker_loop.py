@@ -86,7 +86,11 @@ def serve(config: Config, model: str, tasks: Mapping[str, EvalTask], mailbox: Ma
             mailbox.send(EngineStarted(trouble_of(error)))
             return
         mailbox.send(EngineStarted())
-        LOGGER.info("evaluation engine ready in %.1f s", time.perf_counter() - started)
+        LOGGER.info(
+            "evaluation engine on %s ready in %.1f s",
+            config.devices.eval,
+            time.perf_counter() - started,
+        )
         verifier = SwapVerifier(engine, config.engine.swap_tolerance, model)
         while True:
             message = mailbox.take()
