@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,8 +29,8 @@ class Tensors(Protocol):
     def shape(self, name: str) -> Sequence[int]:
         """Return a tensor's shape."""
 
-    def rows(self, name: str, count: int) -> torch.Tensor:
-        """Return the first rows of a tensor."""
+    def rows(self, name: str, count: int, start: int = 0) -> torch.Tensor:
+        """Return some rows of a tensor."""
 
 
 class LiveTensors:
@@ -45,9 +46,9 @@ class LiveTensors:
         """Return a tensor's shape."""
         return self._named[name].shape
 
-    def rows(self, name: str, count: int) -> torch.Tensor:
-        """Return the first rows of a tensor."""
-        return self._named[name].detach()[:count]
+    def rows(self, name: str, count: int, start: int = 0) -> torch.Tensor:
+        """Return some rows of a tensor."""
+        return self._named[name].detach()[start : start + count]
 
 
 class RecordedTensors:
@@ -73,9 +74,9 @@ class RecordedTensors:
         """Return a tensor's shape."""
         return self._shapes[name]
 
-    def rows(self, name: str, count: int) -> torch.Tensor:
-        """Return the first rows of a tensor."""
-        return self._rows[name][:count]
+    def rows(self, name: str, count: int, start: int = 0) -> torch.Tensor:
+        """Return some rows of a tensor."""
+        return self._rows[name][start : start + count]
 
 
 class CheckpointTensors:
@@ -94,9 +95,9 @@ class CheckpointTensors:
         """Return a tensor's shape."""
         return self._slices[name].get_shape()
 
-    def rows(self, name: str, count: int) -> torch.Tensor:
-        """Return the first rows of a tensor."""
-        return self._slices[name][:count]
+    def rows(self, name: str, count: int, start: int = 0) -> torch.Tensor:
+        """Return some rows of a tensor."""
+        return self._slices[name][start : start + count]
 
 
 def differing_layers(model: torch.nn.Module, folder: Path) -> list[str]:
@@ -140,8 +141,9 @@ def _comparisons(
     if method is None or is_embedding:
         weight = getattr(module, "weight", None)  # norms and embeddings are read as they are
         if weight is not None:
-            wanted = tensors.rows(sources[0], _ROWS).to(weight)
-            yield torch.equal(weight[: len(wanted)], wanted)
+            held = _held(module, 0, tensors.shape(sources[0]))
+            wanted = tensors.rows(sources[0], min(_ROWS, len(held.rows)), held.rows.start)
+            yield torch.equal(weight[: len(wanted)], wanted.to(weight))
         return
     yield from _columns_agree(module, sources, tensors, next(model.parameters()))
 
@@ -150,21 +152,55 @@ def _columns_agree(
     module: Any, sources: list[str], tensors: Tensors, like: torch.Tensor
 ) -> Iterator[bool]:
     """Compare columns and bias of a linear layer, part by part where several were fused into it."""
-    width = tensors.shape(sources[0])[1]
+    columns = _held(module, 0, tensors.shape(sources[0])).columns
+    width = len(columns)
     places = torch.linspace(0, width - 1, min(_COLUMNS, width)).round().long()
     one_hot = torch.zeros(len(places), width, dtype=like.dtype, device=like.device)
     one_hot[range(len(places)), places.to(like.device)] = 1
-    columns = module.quant_method.apply(module, one_hot, bias=None)  # (columns, outputs)
+    outputs = module.quant_method.apply(module, one_hot, bias=None)  # (columns, outputs)
     held_bias = getattr(module, "bias", None)
     start = 0
-    for source in sources:
-        wanted = tensors.rows(source, _ROWS)[:, places].to(like).T
-        yield torch.equal(columns[:, start : start + wanted.shape[1]], wanted)
+    for number, source in enumerate(sources):
+        rows = _held(module, number, tensors.shape(source)).rows
+        count = min(_ROWS, len(rows))
+        wanted = tensors.rows(source, count, rows.start)[:, places + columns.start].to(like).T
+        yield torch.equal(outputs[:, start : start + wanted.shape[1]], wanted)
         bias = source.replace(".weight", ".bias")
         if bias in tensors and held_bias is not None:
-            wanted = tensors.rows(bias, _ROWS).to(like)
+            wanted = tensors.rows(bias, count, rows.start).to(like)
             yield torch.equal(held_bias[start : start + len(wanted)], wanted)
-        start += tensors.shape(source)[0]
+        start += len(rows)
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """Which part of a checkpoint's tensor a layer holds; all of it, but for tensor parallelism."""
+
+    rows: range
+    columns: range
+
+
+def _held(module: Any, number: int, shape: Sequence[int]) -> _Held:
+    """Say what this process's layer holds of the `number`-th tensor that was fused into it.
+
+    Embeddings are dealt out by rows, and so are layers that make heads or the inside of an MLP;
+    those that come after are dealt out by columns (Megatron-LM, arXiv:1909.08053). A key-value head
+    lies in several processes where there are fewer of them than processes.
+    """
+    rows, columns = range(shape[0]), range(shape[1] if len(shape) > 1 else 0)
+    size, rank = getattr(module, "tp_size", 1), getattr(module, "tp_rank", 0)
+    indices = getattr(module, "shard_indices", None)
+    if indices is not None:
+        return _Held(range(indices.org_vocab_start_index, indices.org_vocab_end_index), columns)
+    if getattr(module, "input_size_per_partition", len(columns)) < len(columns):
+        own = len(columns) // size
+        return _Held(rows, range(rank * own, (rank + 1) * own))
+    if getattr(module, "output_size_per_partition", 0) < getattr(module, "output_size", 0):
+        copies = getattr(module, "num_kv_head_replicas", 1) if number else 1
+        own = len(rows) * copies // size
+        first = rank // copies * own
+        return _Held(range(first, first + own), columns)
+    return _Held(rows, columns)
 
 
 def _parts(name: str, model: torch.nn.Module) -> list[str]:

@@ -64,7 +64,9 @@ class VllmEngine:
 
     def differing_layers(self, checkpoint: Path) -> list[str]:
         """List the layers that hold other weights than a checkpoint, to the bit."""
-        return differing_layers(_model_runner(self._llm).get_model(), checkpoint)
+        executor = self._llm.llm_engine.model_executor
+        found = executor.collective_rpc(_differing_in_worker, args=(checkpoint,))
+        return sorted({layer for layers in found for layer in layers})
 
     def prompt_logprobs(self, ids: Sequence[list[int]]) -> list[list[float]]:
         """Return the log-probability of each token after the first, in nats."""
@@ -214,14 +216,7 @@ def swap_weights(llm: LLM, weights: Path | Iterable[tuple[str, torch.Tensor]]) -
     vLLM's own `load_weights` fails on layers its CPU backend has packed; `reload_weights` unpacks
     and packs them again, all but a tied output layer, whose packed copy would silently stay.
     """
-    runner = _model_runner(llm)
-    model = runner.get_model()
-    named = _read_tensors(weights) if isinstance(weights, Path) else weights
-    runner.reload_weights(weights_iterator=_cast(named, runner.model_config.dtype))
-    # Always: vLLM unties a model whose files hold both tensors in its configuration, and ties their
-    # equal weights again, so the configuration does not tell.
-    if runner.device.type == "cpu":
-        dispatch_cpu_unquantized_gemm(model.lm_head, remove_weight=False)
+    llm.llm_engine.model_executor.collective_rpc(_load_in_worker, args=(weights,))
     if not llm.reset_prefix_cache():
         raise RuntimeError(
             "the engine kept keys and values of the weights before the swap: requests still run"
@@ -235,6 +230,21 @@ def stale_layers(llm: LLM, tensors: Tensors) -> list[str]:
 
 def _model_runner(llm: LLM) -> Any:
     return llm.llm_engine.model_executor.driver_worker.model_runner
+
+
+def _load_in_worker(worker: Any, weights: Path | Iterable[tuple[str, torch.Tensor]]) -> None:
+    """Load weights in a process of the engine; each keeps its part of them."""
+    runner = worker.model_runner
+    named = _read_tensors(weights) if isinstance(weights, Path) else weights
+    runner.reload_weights(weights_iterator=_cast(named, runner.model_config.dtype))
+    # Always: vLLM unties a model whose files hold both tensors in its configuration, and ties their
+    # equal weights again, so the configuration does not tell.
+    if runner.device.type == "cpu":
+        dispatch_cpu_unquantized_gemm(runner.get_model().lm_head, remove_weight=False)
+
+
+def _differing_in_worker(worker: Any, checkpoint: Path) -> list[str]:
+    return differing_layers(worker.model_runner.get_model(), checkpoint)
 
 
 def _read_tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:

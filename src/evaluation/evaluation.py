@@ -137,12 +137,17 @@ def grade_share(
         task.completions_file, identity | task.yardstick(), f"{share.index} of {share.count}"
     )
     rows = partial.begin()
-    seconds = {"grade": 0.0}
     taken = sum(row["tokens"] for row in rows)
     own = replace(task, problems=share.of(task.problems), targets=share.of(task.targets))
     done = {_key(row) for row in rows}
-    rows += _made(generator, own, partial, done, seconds, beat)
-    return Graded(rows, seconds, taken, _target_scores(generator, own))
+    label = f"{task.name} evaluation"
+    if share.count > 1:
+        label += f", engine {share.index + 1} of {share.count}"
+    total = len(own.problems) * task.samples
+    # One bar to a terminal: the others', which go on alike, would be drawn over it.
+    progress = Progress(label, total, "completions", len(done), bar=share.index == 0)
+    made, seconds = _made(generator, own, partial, done, progress, beat)
+    return Graded(rows + made, seconds, taken, _target_scores(generator, own))
 
 
 def count_up(
@@ -188,12 +193,11 @@ def _made(
     task: EvalTask,
     partial: PartialRows,
     done: set[tuple[str, int]],
-    seconds: dict[str, float],
+    progress: Progress,
     beat: Callable[[], None],
-) -> list[Row]:
-    """Generate and grade the completions that are not there yet."""
-    started = time.perf_counter()
-    total = len(task.problems) * task.samples
+) -> tuple[list[Row], dict[str, float]]:
+    """Generate and grade the completions that are not there yet; return them and the seconds."""
+    started, seconds = time.perf_counter(), {"grade": 0.0}
     made: list[Row] = []
 
     def graded(batch: Sequence[Ended]) -> list[Row]:
@@ -204,10 +208,7 @@ def _made(
         partial.add(rows)
         return rows
 
-    with (
-        Progress(f"{task.name} evaluation", total, "completions", len(done)) as progress,
-        ThreadPoolExecutor(1, "grader") as grader,
-    ):
+    with progress, ThreadPoolExecutor(1, "grader") as grader:
         batches = []
         for batch in _ended_together(_generated(generator, task, done)):
             batches.append(grader.submit(graded, batch))
@@ -218,7 +219,7 @@ def _made(
             beat()
     # Grading beyond the end of generation is all that it costs.
     seconds["grade_wait"] = time.perf_counter() - started - seconds["generate"]
-    return made
+    return made, seconds
 
 
 def _generated(generator: Generator, task: EvalTask, done: set[tuple[str, int]]) -> Iterator[Ended]:

@@ -125,7 +125,8 @@ def serve_engine(
             mailbox.send(EngineStarted(trouble_of(error)))
             return
         mailbox.send(EngineStarted())
-        LOGGER.info("%s ready in %.1f s", name, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        LOGGER.info("%s on %s ready in %.1f s", name, config.devices.eval, seconds)
         while True:
             if (answered := answer(mailbox.take())) is not None:
                 mailbox.send(answered)

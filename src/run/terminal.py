@@ -118,15 +118,21 @@ def _by_k(figures: Record, name: str) -> str:
 
 
 class Progress:
-    """Count units done; report rate and time left."""
+    """Count units done; report rate and time left.
 
-    def __init__(self, label: str, total: int, unit: str, done: int = 0) -> None:
+    Args:
+        bar: on a terminal; without it lines, as where another process draws one.
+    """
+
+    def __init__(
+        self, label: str, total: int, unit: str, done: int = 0, *, bar: bool = True
+    ) -> None:
         self._label, self._total, self._unit = label, total, unit
         self._done = self._first = done
         self._started = self._last_line = time.monotonic()
         self._bar = (
             tqdm(total=total, initial=done, desc=label, unit=f" {unit}", dynamic_ncols=True)
-            if _is_terminal()
+            if bar and _is_terminal()
             else None
         )
 

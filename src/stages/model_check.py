@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import hf_hub_download
 
@@ -35,6 +37,7 @@ def check_model(model: str, config: Config) -> None:
     folder = Path(model) if local else _hub_folder(model)
     shape = read_model_config(folder)
     _check_context(model, context_tokens(shape), config)
+    _check_division(model, shape.get("text_config") or shape, config.engine.tensor_parallel)
     try:
         tokenizer = load_tokenizer(model, config)
     except (OSError, ValueError, TypeError, KeyError) as error:
@@ -80,6 +83,25 @@ def _check_context(model: str, longest: int | None, config: Config) -> None:
             f"engine.max_model_tokens: {wanted} is more than the {longest} tokens of context that "
             f"{model} has; use --set engine.max_model_tokens={longest} (and lower "
             "sampling.max_completion_tokens if it does not fit)"
+        )
+
+
+def _check_division(model: str, shape: Mapping[str, Any], size: int) -> None:
+    """Refuse a number of GPUs over which the engine cannot deal out a model's layers."""
+    if size == 1:
+        return
+    heads, inside = shape["num_attention_heads"], shape.get("intermediate_size") or 0
+    shared = shape.get("num_key_value_heads") or heads
+    works = [
+        number
+        for number in range(1, heads + 1)
+        if not heads % number and not inside % number and not (shared % number and number % shared)
+    ]
+    if size not in works:
+        raise ConfigError(
+            f"engine.tensor_parallel: {size} GPUs cannot share out the {heads} attention heads, "
+            f"{shared} key-value heads and {inside:,} columns of an MLP of {model}; use one of "
+            f"{', '.join(map(str, works))}"
         )
 
 

@@ -113,7 +113,7 @@ def _engines(stage: str, config: Config) -> Iterator[str]:
     training = training_gpus(config) if trains else range(0)
     weights = engine_need(config, 1).weights / config.engine.tensor_parallel
     if len(engines) > 1:
-        yield f"engines       {len(engines)}, each for every {len(engines)}th problem"
+        yield f"engines       {len(engines)}, which share the problems out"
     for devices in engines:
         share = engine_config(config, devices, training).engine.memory_fraction
         if is_cpu(devices[0]):

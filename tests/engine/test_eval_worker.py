@@ -137,7 +137,7 @@ def test_what_was_discarded_never_arrives(worker, trained):
 
 def test_a_worker_that_was_killed_is_restarted_with_what_was_not_answered(mortal, trained):
     mortal.evaluate(trained, "validation")
-    os.kill(mortal._process.process.pid, signal.SIGKILL)
+    os.kill(mortal._engines[0].process.process.pid, signal.SIGKILL)
     mortal.submit(trained, "validation")
     mortal.submit(trained, "greedy")
     assert [list(reports) for _, reports in mortal.drain()] == [["validation"], ["greedy"]]
@@ -148,10 +148,10 @@ def test_a_worker_that_hangs_is_killed_and_gives_the_same_figures(tasks, trained
     config = with_values(tiny_config(), {"engine.no_answer_timeout_s": 3})
     with EvalWorker(config, str(TINY_BASE), tasks) as worker:
         before = worker.evaluate(trained, "many")["many"]
-        hung = worker._process.process.pid
+        hung = worker._engines[0].process.process.pid
         os.kill(hung, signal.SIGSTOP)
         after = worker.evaluate(trained, "many")["many"]
-        assert worker._process.process.pid != hung
+        assert worker._engines[0].process.process.pid != hung
     assert not os.path.exists(f"/proc/{hung}")
     assert after.samples == before.samples
     assert "no answer for 3 s" in caplog.text
@@ -161,14 +161,15 @@ def test_a_worker_that_hangs_is_killed_and_gives_the_same_figures(tasks, trained
 def test_a_worker_that_dies_twice_on_a_checkpoint_is_a_failure_that_names_it(
     mortal, trained, tasks, monkeypatch
 ):
-    start = mortal._start
+    (engine,) = mortal._engines
+    start = engine.start
 
     def start_and_die(model):
         start(model)
-        os.kill(mortal._process.process.pid, signal.SIGKILL)
+        os.kill(engine.process.process.pid, signal.SIGKILL)
 
-    monkeypatch.setattr(mortal, "_start", start_and_die)
-    os.kill(mortal._process.process.pid, signal.SIGKILL)
+    monkeypatch.setattr(engine, "start", start_and_die)
+    os.kill(mortal._engines[0].process.process.pid, signal.SIGKILL)
     with pytest.raises(EvaluationError, match="step_000001 on validation failed twice"):
         mortal.evaluate(trained, "validation")
 
@@ -210,7 +211,10 @@ def test_nothing_is_left_behind(trained, tasks):
     before = set(os.listdir("/dev/shm"))
     with EvalWorker(tiny_config(), str(TINY_BASE), tasks) as worker:
         worker.evaluate(trained, "greedy")
-        family = [worker._process.process.pid, *_descendants(worker._process.process.pid)]
+        family = [
+            worker._engines[0].process.process.pid,
+            *_descendants(worker._engines[0].process.process.pid),
+        ]
     assert set(os.listdir("/dev/shm")) <= before
     alive = [pid for pid in family if os.path.exists(f"/proc/{pid}")]
     assert not alive
@@ -222,3 +226,29 @@ def _descendants(pid):
         with open(f"/proc/{pid}/task/{task}/children") as stream:
             children += map(int, stream.read().split())
     return children + [deeper for child in children for deeper in _descendants(child)]
+
+
+def test_two_engines_give_the_completions_and_the_report_of_one(tasks, trained, tmp_path, caplog):
+    """On a group of cores each; then one of them is killed amid the evaluation."""
+    one, other = sorted(os.sched_getaffinity(0))[:2]
+    timed = {"seconds": {}, "tokens_per_s": 0.0, "engine_seconds": [], "probe_gap": None}
+
+    def reports(devices, die=False):
+        config = with_values(tiny_config(), {"devices.eval": devices})
+        file = tmp_path / f"{len(devices)}-{die}.jsonl"
+        own = {
+            "validation": tasks["validation"],
+            "many": replace(tasks["many"], completions_file=file),
+        }
+        with EvalWorker(config, str(TINY_BASE), own) as running:
+            running.submit(trained, *own)
+            if die:
+                running._wait_for(lambda: all(engine.is_ready() for engine in running._engines))
+                os.kill(running._engines[1].process.process.pid, signal.SIGKILL)
+            ((_, found),) = running.drain()
+        assert all(report.probe_gap < 0.03 for report in found.values())  # swapped and verified
+        return [replace(report, **timed) for report in found.values()], read_jsonl(file)
+
+    alone = reports([f"cpu:{one}"])
+    assert reports([f"cpu:{one}", f"cpu:{other}"], die=True) == alone
+    assert f"cpu:{other} was killed by SIGKILL; starting a fresh engine" in caplog.text

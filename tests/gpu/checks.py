@@ -55,5 +55,6 @@ CHECKS = (
     Check("ddp", "two_gpu_checks", 240, gpus=2, on_cpu=False),
     Check("fsdp2", "two_gpu_checks", 240, gpus=2, on_cpu=False),
     Check("server", "two_gpu_checks", 300, gpus=2, on_cpu=False),
+    Check("two-engines", "two_gpu_checks", 300, gpus=2, on_cpu=False),
     Check("both-busy", "two_gpu_checks", 240, gpus=2, on_cpu=False),
 )

@@ -10,6 +10,7 @@ import urllib.request
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from src.run.files import read_json, read_jsonl
 from tests.gpu.checks import Found, Skipped
 from tests.gpu.engine_checks import TINY_BASE
 from tests.gpu.stage_checks import (
@@ -24,6 +25,9 @@ from tests.gpu.stage_checks import (
     settings,
 )
 
+STEP0 = ("step0_baseline/step0_baseLineModelEval.py", "--config")
+STEP0 += ("config/tiny/baseline_config.yaml",)
+OUTCOME = "outcome.json"
 LAUNCH = ("step3_GRPO/launch_trl.sh",)
 TINY_GRPO = ("--config", "config/tiny/grpo_config.yaml")
 SERVER_START_S = 150
@@ -110,6 +114,26 @@ def _wait_for(address: str, process: subprocess.Popen[bytes]) -> None:
         except OSError:
             time.sleep(1)
     raise RuntimeError(f"no answer from {address} within {SERVER_START_S} s")
+
+
+def two_engines(device: str) -> Found:
+    """Step 0 on both GPUs and on one: the share of completions that are the same, and the time."""
+    found = {}
+    with TemporaryDirectory() as folder:
+        for devices in ("[cuda:0, cuda:1]", "cuda:0"):
+            name = f"on-{devices.count('cuda')}"
+            more = [f"devices.eval={devices}", f"run.name={name}", "data.test_rows=1000"]
+            run([sys.executable, *STEP0, *on_gpus(folder), *settings(more)])
+            stage = Path(folder) / name / "step0_baseline"
+            found[devices] = read_jsonl(stage / "completions.jsonl"), read_json(stage / OUTCOME)
+    (both, shared), (one, alone) = found.values()
+    same = sum(a["completion"] == b["completion"] for a, b in zip(both, one, strict=True))
+    spent = [outcome["seconds"]["generate"] for outcome in (shared, alone)]
+    # Kernels may round otherwise at another batch size, and a few samples then differ.
+    return Found(
+        same > 0.9 * len(one),
+        f"{same} of {len(one)} completions as one engine's; {spent[0]:.1f} s for {spent[1]:.1f}",
+    )
 
 
 def both_busy(device: str) -> Found:

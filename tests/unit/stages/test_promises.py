@@ -157,5 +157,5 @@ def test_the_plan_says_what_each_engine_takes(monkeypatch, stage, settings, plan
     said = [line.partition("; it takes ")[2] for line in plan.splitlines() if "engine: w" in line]
     assert said == planned
     assert plan.count("  eval device") == sum(1 + text.count(" and of ") for text in planned)
-    every = f"engines       {len(planned)}, each for every {len(planned)}"
+    every = f"engines       {len(planned)}, which share the problems out"
     assert (every in plan) is (len(planned) > 1)

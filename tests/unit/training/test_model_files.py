@@ -116,6 +116,18 @@ def test_a_context_that_is_too_short(model, values, says):
         check_model(str(model), configured(**values))
 
 
+def test_gpus_that_cannot_share_a_model_out(model):
+    """6 heads, 2 key-value heads and an MLP of 512."""
+    two, three = (
+        {"devices.train": "cuda:0", "devices.eval": "auto", "engine.tensor_parallel": size}
+        for size in (2, 3)
+    )
+    check_model(str(model), configured(**two))
+    with pytest.raises(ConfigError, match="3 GPUs cannot share out the 6 attention heads") as told:
+        check_model(str(model), configured(**three))
+    assert str(told.value).endswith("use one of 1, 2")
+
+
 def test_stretched_positions_count():
     shape = {"max_position_embeddings": 4096}
     assert context_tokens(shape) == 4096
