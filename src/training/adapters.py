@@ -155,12 +155,12 @@ class MergedTensors:
         layer = self._layers.get(name)
         return (layer.out_features, layer.in_features) if layer else self._others[name].shape
 
-    def rows(self, name: str, count: int) -> torch.Tensor:
-        """Return the first rows of a tensor.
+    def rows(self, name: str, count: int, start: int = 0) -> torch.Tensor:
+        """Return some rows of a tensor.
 
         It is merged whole first: rows alone might be rounded otherwise.
         """
-        return self._whole(name)[:count]
+        return self._whole(name)[start : start + count]
 
     def named(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield (name, tensor), one merged at a time."""
