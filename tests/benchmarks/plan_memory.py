@@ -1,9 +1,9 @@
 """The plan of SFT's memory beside what a process really takes, for each optimizer.
 
-    python -m tests.benchmarks.plan_memory                              # 2 minutes on 2 cores
+    python -m tests.benchmarks.plan_memory          # minutes, where cores are slow at bfloat16
     python -m tests.benchmarks.plan_memory --quick
 
-Our trainer takes some steps with a random Qwen2-shaped model of 107 M parameters on a CPU, in a
+Our trainer takes some steps with a random Qwen2-shaped model of 110 M parameters on a CPU, in a
 process of its own. Measured: how far its peak (VmHWM) lies over what it held after the same with a
 model of 2 M, which loads all code. Planned: the sum of the items that `--dry-run` lists.
 Activations are small beside weights, gradients and moments, as with checkpointing on a GPU.

@@ -30,13 +30,11 @@ def test_every_overlay_is_known_and_every_one_known_is_there():
 def test_each_overlay_fits_its_card_in_every_step(name):
     """Qwen2.5-Math-1.5B, by the plan's own count."""
     hardware, card = BY_NAME[name], usable_gib(BY_NAME[name].card_gb)
-    # Nobody trains on a second GPU, so the evaluation worker has it.
-    devices = {"devices.eval": f"cuda:{hardware.gpus - 1}"}
     for fitting in ("sft", "sft_hyper"):
-        said = beside_training(stage(fitting, name, **devices), card, 1, "ddp")
+        said = beside_training(stage(fitting, name), card, 1, "ddp")
         assert said.startswith("fits")
         assert "--set" not in said
-    baseline = stage("baseline", name, **devices)
+    baseline = stage("baseline", name)
     share = baseline.engine.memory_fraction / (2 if hardware.gpus == 1 else 1)
     assert share * card >= engine_need(baseline, 1).least
     grpo = stage("grpo", name)
