@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from src.config.schema import Config
+from src.config.training import AdapterSettings
 from src.run.devices import is_cpu
 from src.stages.model_shape import ModelShape, model_shape
 
@@ -32,6 +33,9 @@ _TILE_TOKENS, _TILE_ENTRIES = 4096, 32768
 _PROMPT_TOKENS = 256
 # DeepSpeed's defaults (runtime/zero/config.py): elements of a bucket and parameters gathered.
 _ZERO_BUCKET, _ZERO_LIVE = 5e8, 1e9
+# Of a weight in 4 bits: its half byte, a byte for 64 of them and a float32 for 256 of those bytes
+# (QLoRA, arXiv:2305.14314, section 3).
+_FOUR_BITS = 0.5 + 1 / 64 + 4 / (64 * 256)
 # CUDA's context, cuBLAS' workspaces, Triton's and NCCL's buffers.
 _CUDA_GIB = 1.0
 # The allocator's blocks that fit nothing, as a share of what comes and goes in varying lengths.
@@ -62,6 +66,12 @@ class Pass:
     targets: int
     checkpointing: bool
     loss: Loss
+    adapter: AdapterSettings
+
+    @property
+    def frozen(self) -> bool:
+        """Whether an adapter trains and the weights have no gradients."""
+        return self.adapter.adapter != "none"
 
 
 def training_memory_gib(
@@ -70,7 +80,7 @@ def training_memory_gib(
     """Estimate what SFT takes of each device for its longest micro-batch, in GiB by item."""
     train = config.train
     tokens = train.micro_batch_size * train.max_tokens
-    one = Pass(tokens, tokens, train.gradient_checkpointing, "chunked")
+    one = Pass(tokens, tokens, train.gradient_checkpointing, "chunked", train)
     return _by_item(config, one, processes, strategy)
 
 
@@ -79,7 +89,8 @@ def grpo_memory_gib(config: Config, processes: int, strategy: str) -> dict[str, 
     grpo = config.grpo
     targets = grpo.micro_batch_size * config.sampling.max_completion_tokens
     prompts = -(-grpo.micro_batch_size // grpo.group_size)
-    one = Pass(targets + prompts * _PROMPT_TOKENS, targets, grpo.gradient_checkpointing, "fused")
+    tokens = targets + prompts * _PROMPT_TOKENS
+    one = Pass(tokens, targets, grpo.gradient_checkpointing, "fused", grpo)
     return _by_item(config, one, processes, strategy)
 
 
@@ -101,7 +112,7 @@ def host_memory_gib(config: Config, processes: int, *, checkpoints_copied: bool)
     Args:
         checkpoints_copied: weights and both moments are copied for the thread that writes them.
     """
-    weight = 2 if config.model.weight_dtype == "bfloat16" else 4
+    weight = _weight_bytes(config)
     copies = max(processes, 3) if checkpoints_copied else processes
     return copies * weight * model_shape(config).parameters / GIB
 
@@ -141,6 +152,8 @@ def _held(
     moments, shared out, beside weights and gradients (Rajbhandari et al. 2020, section 3.1).
     """
     weight, count = precision(config, strategy).weight, shape.parameters
+    if one.frozen:
+        return _held_by_adapter(config, shape, one, processes)
     zero = strategy.startswith("zero")
     part = 1 if strategy == "ddp" else 1 / processes
     weights = weight * count * (1 if strategy in ("ddp", "zero2") else part)
@@ -159,6 +172,28 @@ def _held(
     if one.loss == "fused" and config.grpo.kl_beta > 0:
         held["reference model"] = weights  # loaded in the policy's type, sharded as it is
     return held
+
+
+def _held_by_adapter(
+    config: Config, shape: ModelShape, one: Pass, processes: int
+) -> dict[str, float]:
+    """Return the bytes that stay where an adapter, in float32, trains over frozen weights.
+
+    The reference policy is the same model without it.
+    """
+    weight, own = _weight_bytes(config), shape.adapter_parameters(one.adapter)
+    packed = shape.layers * shape.linear if one.adapter.adapter == "qlora" else 0
+    held = {
+        "weights": weight * (shape.parameters - packed) + _FOUR_BITS * packed,
+        "adapter": 4.0 * own,
+        "gradients": 4.0 * own,
+        "optimizer": _optimizer_bytes(config, one, 4) * own,
+    }
+    return held | ({"DDP's buckets": 4.0 * own} if processes > 1 and one.loss == "fused" else {})
+
+
+def _weight_bytes(config: Config) -> int:
+    return 2 if config.model.weight_dtype == "bfloat16" else 4
 
 
 def _optimizer_bytes(config: Config, one: Pass, weight: int) -> float:
@@ -217,7 +252,7 @@ def _output_layer(
     in bfloat16, and two chunks of logits, as one is let go when the next is there, in float32 and
     bfloat16. GRPO makes them in the backward pass, from a tile of logits at a time.
     """
-    gradient = (4 + (2 if sizes.weight == 2 else 0)) * shape.embedding
+    gradient = 0 if one.frozen else (4 + (2 if sizes.weight == 2 else 0)) * shape.embedding
     gradient += 4 * one.targets * shape.hidden_size
     if one.loss == "chunked":
         logits = min(one.targets * shape.vocabulary, 2 * _LOGITS_AT_ONCE)
@@ -251,10 +286,14 @@ def _layers_backward(
     layer = 2 * sizes.inside * one.tokens * shape.intermediate_size
     layer += 3 * _inputs(shape, sizes, one)
     matrix = shape.intermediate_size * shape.hidden_size
-    layer += (sizes.weight + (2 if sizes.autocast else 0)) * matrix
+    gradient = 0 if one.frozen else sizes.weight
+    layer += (gradient + (2 if sizes.autocast else 0)) * matrix
+    if one.frozen and sizes.inside < 4:  # peft casts the adapter's input to float32
+        layer += 4 * one.tokens * shape.intermediate_size
     if one.checkpointing:
         layer += _saved(shape, sizes, one) - _inputs(shape, sizes, one)
-    waiting = sizes.weight * shape.embedding if shape.tied_embeddings else 0
+    waits = shape.tied_embeddings and not one.frozen
+    waiting = sizes.weight * shape.embedding if waits else 0
     return {
         **_kept(shape, sizes, one),
         **_autocast_copies(shape, sizes, one, inside=False),
@@ -268,7 +307,8 @@ def _embedding_backward(
     shape: ModelShape, sizes: Precision, one: Pass, whole: _Whole
 ) -> dict[str, float]:
     """Return the bytes at the end, where the embedding's gradient joins a tied output layer's."""
-    del one  # nothing of its tokens is left
+    if one.frozen:
+        return {}
     gradients = sizes.weight * shape.embedding * (2 if shape.tied_embeddings else 1)
     return {"embedding's gradient": gradients, **whole(1, 1 if shape.tied_embeddings else 2)}
 
@@ -306,5 +346,6 @@ def _autocast_copies(
     Args:
         inside: the moment lies inside the autocast block.
     """
-    held = sizes.autocast and (not one.checkpointing or (inside and sizes.cached))
+    cached = inside and sizes.cached and not one.frozen  # of what takes a gradient alone
+    held = sizes.autocast and (not one.checkpointing or cached)
     return {"autocast's copies": float(held * sizes.inside * shape.layers * shape.layer)}

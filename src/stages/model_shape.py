@@ -9,7 +9,9 @@ from typing import Any
 
 from src.config.loading import ROOT
 from src.config.schema import Config, ModelConfig
+from src.config.training import AdapterSettings
 
+_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 _SETTINGS = (
     *("parameters", "hidden_size", "intermediate_size", "layers", "query_width", "key_width"),
     *("vocabulary", "tied_embeddings"),
@@ -44,6 +46,33 @@ class ModelShape:
         """Parameters of one layer."""
         embeddings = self.embedding * (1 if self.tied_embeddings else 2)
         return max(0, self.parameters - embeddings) // self.layers
+
+    @property
+    def matrices(self) -> dict[str, int]:
+        """Inputs plus outputs of a layer's matrices, by name: what an adapter has a rank of."""
+        hidden, inner = self.hidden_size, self.intermediate_size
+        query, key = hidden + self.query_width, hidden + self.key_width
+        up = {"gate_proj": hidden + inner, "up_proj": hidden + inner, "down_proj": hidden + inner}
+        heads = {"q_proj": query, "k_proj": key, "v_proj": key, "o_proj": query}
+        # As Phi-3 fuses them.
+        fused = {
+            "qkv_proj": query + 2 * self.key_width, "gate_up_proj": hidden + 2 * inner,
+        }  # fmt: skip
+        return heads | up | fused
+
+    @property
+    def linear(self) -> int:
+        """Weights of a layer's matrices, which 4 bits may keep."""
+        heads = 2 * self.query_width + 2 * self.key_width
+        return self.hidden_size * (heads + 3 * self.intermediate_size)
+
+    def adapter_parameters(self, settings: AdapterSettings) -> int:
+        """Count the parameters of an adapter: rank x inputs and outputs x rank for each matrix."""
+        if settings.adapter == "none":
+            return 0
+        targets = settings.adapter_targets
+        names = _LINEAR if targets == "all-linear" else targets
+        return settings.adapter_rank * self.layers * sum(self.matrices.get(n, 0) for n in names)
 
 
 def model_shape(config: Config) -> ModelShape:

@@ -37,6 +37,7 @@ from src.stages.memory import (
 from src.stages.model_shape import model_shape
 from src.stages.out_of_memory import explain, find_shortage
 from src.stages.start import run_stage
+from src.training.adapters import adapted
 from tests.conftest import NO_DATA, ROOT
 
 SIZES = {
@@ -47,7 +48,7 @@ SIZES = {
         *("model.vocabulary=152064", "model.tied_embeddings=false"),
     ],
 }
-HELD = ("weights", "gradients", "optimizer", "CUDA and fragmentation")
+HELD = ("weights", "adapter", "gradients", "optimizer", "CUDA and fragmentation")
 CUDA_TEXT = (
     "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 39.39 GiB of "
     "which 1.20 GiB is free."
@@ -117,6 +118,8 @@ def as_on_a_gpu(monkeypatch):
         monkeypatch.setattr(trl_head, name, lambda *_, **__: None)
     monkeypatch.setattr(trl_head, "_addmm_fp32", lambda total, *_: total.add_(0))
     monkeypatch.setattr(losses, "_add_product", lambda total, *_: total.add_(0))
+    # All is on one device, and a fake parameter cannot be moved.
+    monkeypatch.setattr(torch.nn.Module, "to", lambda module, *_, **__: module)
     with FakeTensorMode(allow_non_fake_inputs=True):
         yield
 
@@ -135,13 +138,16 @@ def measured_gib(config, one: Pass, shape) -> float:
     if one.checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     losses.add_chunked_loss(model)
+    model = adapted(model, one.adapter, 1)
     ids = torch.zeros(1, one.tokens, dtype=torch.long)
     wanted = torch.arange(one.targets), torch.zeros(one.targets, dtype=torch.long)
     alive = Alive()
     with alive:
         for tensor in (*model.parameters(), *model.buffers()):
             alive.note(tensor)
-        for parameter in model.parameters():  # fake gradients would be added up in a third place
+        for parameter in filter(
+            lambda each: each.requires_grad, model.parameters()
+        ):  # fake gradients would be added up in a third place
             parameter.register_post_accumulate_grad_hook(_drop_gradient)
         held = alive.now
         for _ in range(2):
@@ -149,9 +155,11 @@ def measured_gib(config, one: Pass, shape) -> float:
                 if one.loss == "chunked":
                     loss = model(input_ids=ids, targets=wanted).nll
                 else:
-                    hidden = model.model(input_ids=ids).last_hidden_state[0, : one.targets].clone()
+                    states = model.get_decoder()(input_ids=ids).last_hidden_state
+                    hidden, head = states[0, : one.targets].clone(), model.get_output_embeddings()
+                    del states
                     loss = trl_head.ChunkedLogProbFunction.apply(
-                        hidden, model.lm_head.weight, None, wanted[1], 1.0, 32768, None, 1.0,
+                        hidden, head.weight, None, wanted[1], 1.0, 32768, None, 1.0,
                         ("log_probs", "entropy"),
                     )[0].sum()  # fmt: skip
                     del hidden
@@ -173,6 +181,16 @@ def measured_gib(config, one: Pass, shape) -> float:
         ("bfloat16 weights", "fused", {"weights": "bfloat16"}, {}),
         ("bfloat16, everything kept", "chunked", {"weights": "bfloat16", "checkpointing": False},
          {}),
+        ("adapter, GRPO", "fused", {"adapter": "lora"}, {}),
+        ("adapter, SFT", "chunked", {"adapter": "lora"}, {}),
+        ("adapter, everything kept", "fused", {"adapter": "lora", "checkpointing": False}, {}),
+        ("adapter, float32", "chunked", {"adapter": "lora", "autocast": False}, {}),
+        ("adapter over bfloat16", "fused", {"adapter": "lora", "weights": "bfloat16",
+                                            "autocast": True}, {}),
+        ("adapter over bfloat16, SFT", "chunked", {"adapter": "lora", "weights": "bfloat16",
+                                                   "autocast": True}, {}),
+        ("adapter over bfloat16, everything kept", "chunked",
+         {"adapter": "lora", "weights": "bfloat16", "autocast": True, "checkpointing": False}, {}),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip
@@ -192,9 +210,12 @@ def test_the_estimate_against_tensors_alive(monkeypatch, name, loss, changes, sh
             f"model.vocabulary={widths['vocab_size']}",
             f"model.tied_embeddings={str(widths['tie_word_embeddings']).lower()}",
             f"model.weight_dtype={changes.get('weights', 'float32')}",
+            f"grpo.adapter={changes.get('adapter', 'none')}",
+            f"train.adapter={changes.get('adapter', 'none')}",
             f"train.bf16_autocast={str(changes.get('autocast', 'weights' not in changes)).lower()}",
         )
-        one = Pass(4096, 4096, changes.get("checkpointing", True), loss)
+        section = config.train if loss == "chunked" else config.grpo
+        one = Pass(4096, 4096, changes.get("checkpointing", True), loss, section)
         found = measured_gib(config, one, qwen)
     planned = _by_item(config, one, 1, "ddp")
     passing = sum(size for item, size in planned.items() if item not in HELD)
