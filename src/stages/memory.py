@@ -96,12 +96,12 @@ def grpo_memory_gib(config: Config, processes: int, strategy: str) -> dict[str, 
 
 def training_between_steps_gib(config: Config, processes: int, strategy: str) -> float:
     """Estimate what SFT's trainer keeps of each device while a checkpoint is scored, in GiB."""
-    return _between_steps(config, Pass(0, 0, True, "chunked"), processes, strategy)
+    return _between_steps(config, Pass(0, 0, True, "chunked", config.train), processes, strategy)
 
 
 def grpo_between_steps_gib(config: Config, processes: int, strategy: str) -> float:
     """Estimate what GRPO's trainer keeps of each device while rollouts are drawn, in GiB."""
-    return _between_steps(config, Pass(0, 0, True, "fused"), processes, strategy)
+    return _between_steps(config, Pass(0, 0, True, "fused", config.grpo), processes, strategy)
 
 
 def host_memory_gib(config: Config, processes: int, *, checkpoints_copied: bool) -> float:
@@ -148,8 +148,8 @@ def _held(
 ) -> dict[str, float]:
     """Return the bytes that stay from step to step.
 
-    ZeRO keeps a float32 master copy and float32
-    moments, shared out, beside weights and gradients (Rajbhandari et al. 2020, section 3.1).
+    ZeRO keeps a float32 master copy and float32 moments, shared out, beside weights and gradients
+    (Rajbhandari et al. 2020, section 3.1).
     """
     weight, count = precision(config, strategy).weight, shape.parameters
     if one.frozen:
