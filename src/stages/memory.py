@@ -177,10 +177,7 @@ def _held(
 def _held_by_adapter(
     config: Config, shape: ModelShape, one: Pass, processes: int
 ) -> dict[str, float]:
-    """Return the bytes that stay where an adapter, in float32, trains over frozen weights.
-
-    The reference policy is the same model without it.
-    """
+    """Return the bytes that stay where a float32 adapter trains; without it, it is the reference."""
     weight, own = _weight_bytes(config), shape.adapter_parameters(one.adapter)
     packed = shape.layers * shape.linear if one.adapter.adapter == "qlora" else 0
     held = {
