@@ -177,7 +177,7 @@ def _held(
 def _held_by_adapter(
     config: Config, shape: ModelShape, one: Pass, processes: int
 ) -> dict[str, float]:
-    """Return the bytes that stay where a float32 adapter trains; without it, it is the reference."""
+    """Return the bytes that stay where a float32 adapter trains; without it, the reference."""
     weight, own = _weight_bytes(config), shape.adapter_parameters(one.adapter)
     packed = shape.layers * shape.linear if one.adapter.adapter == "qlora" else 0
     held = {
