@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from src.config.schema import SamplingConfig
-from src.engine.generator import Completion, Rollout
+from src.engine.generator import Completion, Rollout, prompt_ids
 from src.engine.server_requests import bound_requests, server_answers
 
 _REQUESTS_AT_ONCE = 256
@@ -127,7 +127,7 @@ class ServerEngine:
 
     def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Tokenize texts as prompts."""
-        return self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        return prompt_ids(self._tokenizer, texts)
 
     def stream(
         self, prompts: Sequence[str], sampling: SamplingConfig, seeds: Sequence[int]

@@ -19,7 +19,7 @@ from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
 from vllm.sampling_params import RequestOutputKind
 
 from src.config.schema import Config, SamplingConfig
-from src.engine.generator import Completion, Rollout
+from src.engine.generator import Completion, Rollout, prompt_ids
 from src.engine.layer_check import Tensors, differing_layers, layers_unlike
 from src.run.devices import device_index
 
@@ -74,7 +74,7 @@ class VllmEngine:
 
     def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Tokenize texts as the engine tokenizes prompts."""
-        return self._llm.get_tokenizer()(list(texts), add_special_tokens=False)["input_ids"]
+        return prompt_ids(self._llm.get_tokenizer(), texts)
 
     def rollouts(self, sampling: SamplingConfig, min_tokens: int) -> VllmRolloutPool:
         """Return a pool of rollouts that this engine samples."""

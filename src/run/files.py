@@ -24,9 +24,10 @@ from src.config.loading import ConfigError
 
 LOGGER = logging.getLogger(__name__)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# How libraries that write by themselves (safetensors, torch) say it.
+# How libraries that write by themselves (safetensors, torch in a stream and in a file) say it.
 _FULL_WORDS = ("No space left on device", "Disk quota exceeded", "File too large",
-               "PytorchStreamWriter failed writing")  # fmt: skip
+               "PytorchStreamWriter failed writing", "unexpected pos", "iostream error",
+)  # fmt: skip
 _MIB = 2**20
 
 

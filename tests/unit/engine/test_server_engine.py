@@ -77,6 +77,7 @@ def test_the_engine_evaluates_scores_and_swaps(tokenizer, tmp_path):
     client = FakeClient(tokenizer)
     engine = ServerEngine(client, tokenizer, 64, torch.device("cpu"))
     prompts = ["one", "two"]
+    assert dict(engine.stream([], SAMPLING, [])) == {}  # all were there before a run was killed
     completions = dict(engine.stream(prompts, SAMPLING, [11, 14]))
     assert not completions[0].truncated
     assert completions[1].truncated

@@ -8,6 +8,7 @@ import os
 import resource
 
 import pytest
+import torch
 
 from src.run.files import (
     DiskFullError,
@@ -154,6 +155,15 @@ def test_a_full_disk_is_known_however_it_is_said(tmp_path):
     wrapped.__cause__ = OSError(28, "No space left on device")
     assert str(tmp_path) in disk_full(wrapped, tmp_path)
     assert disk_full(ValueError("loss is not finite"), tmp_path) is None
+
+
+@pytest.mark.parametrize("tensors", [1, 40])
+def test_a_full_disk_is_known_by_how_torch_says_it(tmp_path, full_disk, tensors):
+    """Its writer fails in its last word where the earlier ones were buffered."""
+    size = 2**21 // tensors
+    with pytest.raises(Exception) as found:  # noqa: PT011 - of whatever type
+        torch.save({n: torch.zeros(size) for n in range(tensors)}, tmp_path / "optimizer.pt")
+    assert "--resume" in disk_full(found.value, tmp_path)
 
 
 def test_a_torn_last_line_is_dropped_and_said(tmp_path, caplog):
