@@ -8,7 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from src.config.schema import Config
-from src.evaluation.engine_process import EngineStartError, WorkerTraceback
+from src.evaluation.engine_process import (
+    EngineStartError,
+    WorkerTraceback,
+    start_engine,
+    take_start,
+)
 from src.evaluation.evaluation import EvalTask, Share, count_up
 from src.evaluation.figures import Reports, engine_work_s
 from src.evaluation.worker_loop import (
@@ -19,7 +24,6 @@ from src.evaluation.worker_loop import (
     serve,
 )
 from src.evaluation.worker_process import WorkerProcess
-from src.run.processes import worker_environment
 from src.run.stopping import RunError
 from src.training.checkpoints import Checkpoint
 
@@ -48,13 +52,12 @@ class EngineClient:
         tasks: Mapping[str, EvalTask],
         bell: threading.Event,
     ) -> None:
-        self.ready = False
-        """Whether the engine has said that it is there."""
         self._name, self._config, self._share, self._bell = name, config, share, bell
         self._tasks = dict(tasks)
         self._pending: list[EvalRequest] = []
         self._answers: dict[int, EvalResult | EvaluationError] = {}
         self._restarted_for: set[int] = set()
+        self._ready = False
         self._worker: WorkerProcess | None = None
 
     @property
@@ -66,18 +69,8 @@ class EngineClient:
     def start(self, model: str) -> None:
         """Start the process with an engine on a model."""
         self._started_on = model
-        given = self._config.devices.eval
-        devices = [given] if isinstance(given, str) else given
-        with worker_environment(self._config, devices):
-            self._worker = WorkerProcess(
-                self._name,
-                serve,
-                (self._config, model, self._tasks),
-                self._config.engine.start_timeout_s,
-                "engine.start_timeout_s",
-                bell=self._bell,
-                has_children=len(devices) > 1,
-            )
+        arguments = (self._config, model, self._tasks)
+        self._worker = start_engine(self._name, serve, arguments, self._config, self._bell)
 
     def define(self, task: EvalTask) -> None:
         """Say what a split name means from now on."""
@@ -132,7 +125,7 @@ class EngineClient:
         Raises:
             EngineStartError: when it could not start, or its process is gone.
         """
-        while not self.ready and self.process.has_news():
+        while not self._ready and self.process.has_news():
             message = self.process.receive()
             if message is None:
                 raise EngineStartError(
@@ -140,22 +133,18 @@ class EngineClient:
                     "ready"
                 )
             self._begin(message)
-        return self.ready
+        return self._ready
 
     def stop(self, grace_s: float = 0.0) -> None:
         """End the process."""
         if self._worker is not None:
             self._worker.stop(grace_s)
-        self._worker, self.ready = None, False
+        self._worker, self._ready = None, False
 
     def _begin(self, message: EngineStarted) -> None:
-        if message.trouble is not None:
-            raise EngineStartError(
-                f"the evaluation engine could not start on {self._started_on}: "
-                f"{_told(message.trouble)}"
-            ) from _cause(message.trouble)
-        self.ready = True
-        self.process.allow(self._config.engine.no_answer_timeout_s, "engine.no_answer_timeout_s")
+        model, name = self._started_on, "the evaluation engine"
+        take_start(message, self.process, name, model, self._config)
+        self._ready = True
 
     def _sort_in(self, answer: EvalResult) -> None:
         first = self._pending[0] if self._pending else None

@@ -7,6 +7,7 @@ know, and asked again.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,6 +47,47 @@ class Answer:
     trouble: Trouble | None = None
     stale: bool = False
     """The trouble is that the engine holds other weights than it should."""
+
+
+def start_engine(
+    name: str,
+    serve: Callable[..., None],
+    arguments: tuple[Any, ...],
+    config: Config,
+    bell: threading.Event | None = None,
+) -> WorkerProcess:
+    """Start a process with an engine on the devices that its own configuration names.
+
+    Args:
+        serve: run in the process; sends `EngineStarted` first.
+        bell: set whenever there is news.
+    """
+    engine = config.engine
+    with worker_environment(config):
+        return WorkerProcess(
+            name,
+            serve,
+            arguments,
+            engine.start_timeout_s,
+            "engine.start_timeout_s",
+            bell=bell,
+            has_children=engine.tensor_parallel > 1,
+        )
+
+
+def take_start(
+    message: EngineStarted, process: WorkerProcess, name: str, model: str, config: Config
+) -> None:
+    """Take note that an engine is there; from now on it must show that it goes on.
+
+    Raises:
+        EngineStartError: when it could not start; a second one would not either.
+    """
+    if message.trouble is not None:
+        raise EngineStartError(
+            f"{name} could not start on {model}: {message.trouble.told}"
+        ) from WorkerTraceback(message.trouble.trace)
+    process.allow(config.engine.no_answer_timeout_s, "engine.no_answer_timeout_s")
 
 
 class EngineProcess:
@@ -131,12 +173,7 @@ class EngineProcess:
         """Wait for an answer; None when the process is gone."""
         message = self._worker.receive()
         while isinstance(message, EngineStarted):
-            if message.trouble is not None:
-                raise EngineStartError(
-                    f"{self._name} could not start on {self._model}: {message.trouble.told}"
-                ) from WorkerTraceback(message.trouble.trace)
-            allowed_s = self._config.engine.no_answer_timeout_s
-            self._worker.allow(allowed_s, "engine.no_answer_timeout_s")
+            take_start(message, self._worker, self._name, self._model, self._config)
             message = self._worker.receive()
         return message
 
@@ -162,12 +199,4 @@ class EngineProcess:
         return None
 
     def _started(self) -> WorkerProcess:
-        engine = self._config.engine
-        with worker_environment(self._config):
-            return WorkerProcess(
-                self._name,
-                self._serve,
-                (self._config, self._model),
-                engine.start_timeout_s,
-                "engine.start_timeout_s",
-            )
+        return start_engine(self._name, self._serve, (self._config, self._model), self._config)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, cast, get_args
@@ -197,13 +197,9 @@ def use_scratch() -> None:
 
 
 @contextmanager
-def worker_environment(config: Config, devices: Sequence[str] = ()) -> Iterator[None]:
-    """Give child processes started inside the block an evaluation engine's variables and cores.
-
-    Args:
-        devices: of the engine; by default those of the first.
-    """
-    devices = devices or evaluation_engines(config)[0]
+def worker_environment(config: Config) -> Iterator[None]:
+    """Give child processes started inside the block the first engine's variables and cores."""
+    devices = evaluation_engines(config)[0]
     values = _common_variables() | _LOOPBACK
     gpus = [device_index(device, "devices.eval") for device in devices]
     values["CUDA_VISIBLE_DEVICES"] = ",".join(

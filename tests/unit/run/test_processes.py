@@ -189,7 +189,7 @@ def test_each_engine_sees_its_gpus_alone(machine, visible):
     config = configured(evaluation=["cuda:1", "cuda:3", "cuda:2", "cuda:0"], tensor_parallel=2)
     seen = []
     for devices in evaluation_engines(config, trains=False):
-        with worker_environment(config, devices):
+        with worker_environment(engine_config(config, devices, range(0))):
             seen.append(os.environ["CUDA_VISIBLE_DEVICES"])
     assert seen == (["1,3", "2,0"] if visible is None else ["5,7", "6,4"])
 
@@ -203,7 +203,7 @@ def test_each_engine_computes_on_its_cores_with_as_many_threads(machine, monkeyp
     check_devices(config)
     threads = []
     for devices in evaluation_engines(config):
-        with worker_environment(config, devices):
+        with worker_environment(engine_config(config, devices, range(0))):
             threads.append(os.environ["OMP_NUM_THREADS"])
     assert threads == ["3", "1"]
     assert pinned[::2] == [[4, 5, 6], [7]]  # and back again after each
