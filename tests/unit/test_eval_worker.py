@@ -12,7 +12,7 @@ from src.config.schema import SamplingConfig
 from src.data.prompts import load_prompt
 from src.engine.generator import Completion
 from src.eval_worker import EvalWorker
-from src.evaluation import engine_client
+from src.evaluation import engine_process
 from src.evaluation.engine_client import EvaluationError
 from src.evaluation.engine_process import EngineStartError
 from src.evaluation.evaluation import EvalTask, evaluate, grade_share
@@ -102,7 +102,7 @@ def scripts(monkeypatch):
             started[-1].allow(allowed_s, setting)
             return started[-1]
 
-        monkeypatch.setattr(engine_client, "WorkerProcess", start)
+        monkeypatch.setattr(engine_process, "WorkerProcess", start)
         return started
 
     return use

@@ -32,7 +32,7 @@ def engine(monkeypatch):
     def start(*scripts: list) -> tuple[EngineProcess, list[Scripted]]:
         left, started = list(scripts), []
 
-        def process(name, serve, arguments, allowed_s, setting):
+        def process(name, serve, arguments, allowed_s, setting, *, bell, has_children):
             started.append(Scripted(left.pop(0)))
             started[-1].allow(allowed_s, setting)
             return started[-1]
