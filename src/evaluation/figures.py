@@ -21,8 +21,8 @@ OUTCOMES = ("correct", "wrong_answer", "format_failure", "unscorable")
 Row = Mapping[str, Any]
 Interval = tuple[float, float]
 _LENGTH_BINS = 5
-# Parts of an evaluation in which its engine works; most grading goes on beside generation.
-_ENGINE_WORK = ("swap", "generate", "grade_wait")
+ENGINE_WORK = ("swap", "generate", "grade_wait")
+"""Parts of an evaluation in which its engine works; most grading goes on beside generation."""
 _RIGHT = "right"
 
 
@@ -184,7 +184,7 @@ def engine_work_s(seconds: Mapping[str, float]) -> float:
     >>> engine_work_s({"swap": 0.5, "generate": 3.0, "grade": 2.0, "grade_wait": 0.25})
     3.75
     """
-    return sum(seconds.get(part, 0.0) for part in _ENGINE_WORK)
+    return sum(seconds.get(part, 0.0) for part in ENGINE_WORK)
 
 
 def summarise(

@@ -12,13 +12,14 @@ from typing import Any
 
 from src.config.schema import Config
 from src.data.row_counts import sft_rows, test_rows
+from src.evaluation.figures import ENGINE_WORK
 from src.run.directory import GRPO_STAGE, SEARCH_STAGE
 from src.run.files import read_json, read_jsonl
 from src.training.optimization import EarlyStopping
 
 Record = dict[str, Any]
 _ONE_OF_SEVERAL = re.compile(r"engine_\d+_s")
-_ENGINE_S = ("swap_s", "generate_s", "grade_wait_s")
+_ENGINE_S = tuple(f"{part}_s" for part in ENGINE_WORK)
 
 
 @dataclass(frozen=True, slots=True)

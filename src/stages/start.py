@@ -10,7 +10,7 @@ from pathlib import Path
 
 from src.config.loading import ConfigError, dump_yaml, load_config
 from src.config.schema import Config
-from src.run.devices import cpu_cores, is_cpu
+from src.run.devices import devices_meet
 from src.run.directory import (
     GRPO_STAGE,
     SEARCH_STAGE,
@@ -24,6 +24,7 @@ from src.run.processes import (
     check_devices,
     check_wandb,
     evaluation_device,
+    evaluation_engines,
     forget_stale_launch,
     is_main_process,
     launched_sharding,
@@ -31,6 +32,7 @@ from src.run.processes import (
     prepare_main_process,
     process_count,
     process_rank,
+    training_gpus,
     use_scratch,
 )
 from src.run.stopping import RunError, end_told, stoppable
@@ -168,13 +170,7 @@ def _split_problems(config: Config) -> Iterator[str]:
     if config.grpo.mode != "split":
         return
     train, evaluation = config.devices.train, evaluation_device(config)
-    both_cpu = is_cpu(train) and is_cpu(evaluation)
-    shared = (
-        set(cpu_cores(train, "devices.train")) & set(cpu_cores(evaluation, "devices.eval"))
-        if both_cpu
-        else train == evaluation
-    )
-    if shared:
+    if devices_meet(config, evaluation_engines(config)[:1], training_gpus(config)):
         yield (
             f"devices.eval: {evaluation} is not apart from devices.train: {train}, as grpo.mode: "
             "split wants it; name another GPU or other cores (devices.train=cpu:0 "

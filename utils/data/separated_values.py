@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 from utils.data.json_lines import DataError, decode
@@ -26,7 +27,7 @@ def separated_rows(
     header_text = decode(first, f"{file}:{start}")
     separator = max(_SEPARATORS, key=header_text.count)
     texts = (decode(line, f"{file}:{number}") for number, line in lines)
-    reader = csv.reader(_after(header_text, texts), delimiter=separator, strict=True)
+    reader = csv.reader(chain([header_text], texts), delimiter=separator, strict=True)
     header: list[str] = []
     while True:
         number = start + reader.line_num
@@ -43,11 +44,6 @@ def separated_rows(
             header = _checked(values, file, number)
         elif values:
             yield number, _row(header, values, f"{file}:{number}")
-
-
-def _after(first: str, rest: Iterator[str]) -> Iterator[str]:
-    yield first
-    yield from rest
 
 
 def _checked(header: list[str], file: Path, number: int) -> list[str]:
