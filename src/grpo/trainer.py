@@ -49,7 +49,7 @@ from src.grpo.rollouts import Drawn
 from src.grpo.split import SplitRollouts
 from src.grpo.trl_names import engine_settings, pace, reward_function, trl_values
 from src.run.devices import is_cpu
-from src.training.adapters import MergedTensors, has_adapter, lora_config, published_weights
+from src.training.adapters import MergedTensors, has_adapter, lora_config
 from src.training.losses import CompletionScores, completion_scores
 from src.training.optimization import named_optimizer
 from src.training.parallel import bfloat16_autocast, join_processes_on_cpu
@@ -189,7 +189,9 @@ class PolicyTrainer(GRPOTrainer):
 
     def _policy_tensors(self) -> Mapping[str, torch.Tensor]:
         policy = self.accelerator.unwrap_model(self.model)
-        return published_weights(policy) if has_adapter(policy) else dict(policy.named_parameters())
+        if has_adapter(policy):  # as a colocated engine gets them: rounded once, to its own type
+            return {name: tensor.cpu() for name, tensor in MergedTensors(policy).named()}
+        return dict(policy.named_parameters())
 
     def _draw_rollouts(self) -> dict[str, list[Any]]:
         """Draw this step's groups and return them as TRL wants them."""
