@@ -1,4 +1,6 @@
 PYTHON_IN_VENV := .venv/bin/python
+# Threads that wait for work sleep instead of spinning: tests side by side share the cores.
+PASSIVE := OMP_WAIT_POLICY=PASSIVE KMP_BLOCKTIME=0 GOMP_SPINCOUNT=0
 
 .PHONY: help setup quickstart smollm2 test check bench gpu-check clean
 .DEFAULT_GOAL := help
@@ -18,8 +20,8 @@ smollm2: setup ## Run all four steps on SmolLM2-135M-Instruct on rows of yours: 
 	$(PYTHON_IN_VENV) run_pipeline.py --profile smollm2 \
 		$(if $(TRAIN),--set data.train_file=$(TRAIN)) $(if $(TEST),--set data.test_file=$(TEST))
 
-test: setup ## Run the tests
-	$(PYTHON_IN_VENV) -m pytest
+test: setup ## Run the tests, two at a time
+	$(PASSIVE) $(PYTHON_IN_VENV) -m pytest -n 2 --dist loadgroup
 
 check: setup ## Lint, formatting, types, import direction
 	$(PYTHON_IN_VENV) -m ruff check .

@@ -54,6 +54,13 @@ def run_script(*command: object, cwd: Path = ROOT) -> subprocess.CompletedProces
     )
 
 
+def pytest_collection_modifyitems(items):
+    """Keep what shares a dear fixture in one process where pytest-xdist runs several."""
+    for item in items:
+        group = "pipeline_run" if "pipeline_run" in item.fixturenames else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def tokenizer():
     return AutoTokenizer.from_pretrained(TINY_BASE)

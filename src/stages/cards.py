@@ -252,6 +252,10 @@ class Change:
     strategy: str
 
 
+# Schulman et al., "LoRA Without Regret", 2025.
+ADAPTER_RATE = "which wants about ten times the learning rate"
+
+
 def smaller(size: int) -> list[int]:
     """Return the divisors of a number below it, largest first.
 
@@ -279,6 +283,11 @@ def grpo_changes(config: Config, processes: int, strategy: str) -> Iterator[Chan
         held = with_values(config, {"grpo.optimizer": "adamw_8bit"})
         does = "--set grpo.optimizer=adamw_8bit"
         yield Change("optimizer", does, held, processes, strategy)
+    if grpo.adapter == "none" and strategy == "ddp":
+        adapted = with_values(config, {"grpo.adapter": "lora"})
+        yield Change(
+            "adapter", f"--set grpo.adapter=lora, {ADAPTER_RATE}", adapted, processes, strategy
+        )
     more = 2 * processes
     while more <= _MOST_PROCESSES:
         if not any(grpo.problems(more)):

@@ -20,6 +20,7 @@ from src.run.files import read_jsonl
 from src.run.processes import gpu_count, launched_strategy, process_count, takes_turns
 from src.run.stopping import end_told
 from src.stages.cards import (
+    ADAPTER_RATE,
     Change,
     card_memory_gib,
     engine_need,
@@ -176,7 +177,7 @@ def _grpo_changes(config: Config, shortage: Shortage) -> Iterator[str]:
         yield from (_told(change, before) for change in smaller_passes)
     if "sleep" in found and not _sleep_gains_nothing(config):
         yield f"{found['sleep'].does}, so that the rollout engine gives its memory back meanwhile"
-    for kind in ("optimizer", "processes", "server"):
+    for kind in ("optimizer", "adapter", "processes", "server"):
         if kind in found:
             yield f"{_told(found[kind], before)}, as a new run without --resume"
 
@@ -240,6 +241,9 @@ def _sft_changes(stage: str, config: Config) -> Iterator[str]:
     if not is_cpu(config.devices.train) and stage != SEARCH_STAGE:
         more = f"--config_file config/accelerate/fsdp2.yaml --num_processes {2 * processes}"
         yield told(f"accelerate launch {more}", config, 2 * processes, "fsdp2")
+    if train.adapter == "none" and strategy == "ddp":
+        adapted = with_values(config, {"train.adapter": "lora"})
+        yield told(f"--set train.adapter=lora, {ADAPTER_RATE}, as a new run", adapted)
     tokens = train.max_tokens * 2 // 3
     cut = with_values(config, {"train.max_tokens": tokens})
     does = f"--set train.max_tokens={tokens}, which leaves longer examples out, as a new run"

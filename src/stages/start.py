@@ -170,6 +170,16 @@ def _split_problems(config: Config) -> Iterator[str]:
     if config.grpo.mode != "split":
         return
     train, evaluation = config.devices.train, evaluation_device(config)
+    if isinstance(config.devices.eval, list):
+        yield (
+            f"devices.eval: grpo.mode: split has one engine on one device, not on "
+            f"{', '.join(config.devices.eval)}; name one of them for this step, or use auto"
+        )
+    if config.engine.tensor_parallel > 1:
+        yield (
+            f"engine.tensor_parallel: {config.engine.tensor_parallel}, but grpo.mode: split has "
+            "one engine on one device; use 1, or grpo.mode: server for a model that does not fit it"
+        )
     if devices_meet(config, evaluation_engines(config)[:1], training_gpus(config)):
         yield (
             f"devices.eval: {evaluation} is not apart from devices.train: {train}, as grpo.mode: "

@@ -232,6 +232,24 @@ def test_trainer_and_engine_need_devices_apart(train, evaluation, refused, monke
     assert list(start._split_problems(colocated)) == []
 
 
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (["devices.eval=[cpu:0,cpu:1]"], "not on cpu:0, cpu:1; name one of them"),
+        (
+            ["devices.train=cuda:0", "devices.eval=auto", "engine.tensor_parallel=2"],
+            "tensor_parallel: 2, but grpo.mode",
+        ),
+    ],
+)
+def test_more_than_one_device_for_the_engine_is_refused(settings, told, monkeypatch):
+    monkeypatch.setattr("src.run.processes.present_gpus", lambda: 3)
+    monkeypatch.setattr("src.run.processes._VISIBLE_AT_START", None)
+    monkeypatch.setattr(start, "devices_meet", lambda *_: False)
+    (said,) = start._split_problems(config(*settings))
+    assert told in said
+
+
 def test_a_sharded_policy_is_refused(monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     (told,) = start._split_problems(config(*APART))
