@@ -12,6 +12,9 @@ from src.config.loading import load_config
 from src.config.schema import Config
 from src.run.processes import worker_environment
 
+# The full profile's type; the tiny one computes in float32.
+BFLOAT16 = "engine.dtype=bfloat16"
+
 
 def in_engine_process(
     task: Callable[..., Any], *arguments: Any, config: Config | None = None
@@ -25,22 +28,22 @@ def in_engine_process(
         return pool.submit(task, *arguments).result()
 
 
-def tiny_config():
-    return load_config(["config/tiny/baseline_config.yaml"])
+def tiny_config(*settings: str) -> Config:
+    return load_config(["config/tiny/baseline_config.yaml"], settings)
 
 
 def fresh_logprobs(folder: Path, ids: list[list[int]]) -> list[list[float]]:
     """Return the log-probabilities of an engine that has never held other weights."""
     from src.engine.vllm_engine import VllmEngine
 
-    return VllmEngine(str(folder), tiny_config()).prompt_logprobs(ids)
+    return VllmEngine(str(folder), tiny_config(BFLOAT16)).prompt_logprobs(ids)
 
 
 def swapped_logprobs(first: Path, second: Path, ids: list[list[int]]) -> list[list[float]]:
     """Return the log-probabilities after `second` was swapped in for `first`."""
     from src.engine import vllm_engine
 
-    engine = vllm_engine.VllmEngine(str(first), tiny_config())
+    engine = vllm_engine.VllmEngine(str(first), tiny_config(BFLOAT16))
     before = engine.prompt_logprobs(ids)  # fills the prefix cache with the first model's values
     engine.swap(second)
     after = engine.prompt_logprobs(ids)
@@ -57,7 +60,7 @@ def verified_loads(
 
     if plant == "swap does nothing":
         vllm_engine.swap_weights = lambda *_: None
-    engine = vllm_engine.VllmEngine(str(first), config or tiny_config())
+    engine = vllm_engine.VllmEngine(str(first), config or tiny_config(BFLOAT16))
     if plant == "output layer stays":
         _keep_output_layer(vllm_engine, engine)
     verifier = SwapVerifier(engine, tolerance=0.05, loaded=str(first))
@@ -93,7 +96,7 @@ def sampled(folder: Path, prompts: list[list[int]], seeds: list[int]) -> list[li
     from src.engine.vllm_engine import VllmEngine, VllmRolloutPool
 
     pool = VllmRolloutPool(
-        VllmEngine(str(folder), tiny_config())._llm, tiny_config().sampling, min_tokens=4
+        VllmEngine(str(folder), tiny_config(BFLOAT16))._llm, tiny_config().sampling, min_tokens=4
     )
     for key, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True)):
         pool.add(key, prompt, seed)

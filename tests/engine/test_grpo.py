@@ -10,7 +10,7 @@ from src.data.prompts import load_prompt
 from src.grpo.problems import starting_pass_rates
 from src.training.policy import save_policy
 from tests.conftest import TINY_BASE, two_layer_model
-from tests.engine.engine_process import in_engine_process
+from tests.engine.engine_process import BFLOAT16, in_engine_process
 from tests.engine.grpo_process import observe_runs
 
 pytestmark = pytest.mark.engine
@@ -19,7 +19,7 @@ ADAPTER = ["grpo.recipe=grpo", "grpo.adapter=lora", "grpo.learning_rate=2e-3"]
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Some short runs from the tiny base, on one engine."""
+    """Some short runs from the tiny base, on one engine, in the full profile's types."""
     asked = {
         "first": [],
         "same seed": [],
@@ -31,6 +31,8 @@ def runs(tmp_path_factory):
         "adapter, changed": [*ADAPTER, "plant=the adapter changes after the merge"],
         "stale": ["plant=the sync does nothing", "grpo.learning_rate=0.01"],
     }
+    types = [BFLOAT16, "train.bf16_autocast=true"]
+    asked = {name: [*types, *overrides] for name, overrides in asked.items()}
     return in_engine_process(observe_runs, TINY_BASE, tmp_path_factory.mktemp("runs"), asked)
 
 
