@@ -54,6 +54,7 @@ def run_script(*command: object, cwd: Path = ROOT) -> subprocess.CompletedProces
     )
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
     """Keep what shares a dear fixture in one process where pytest-xdist runs several."""
     for item in items:
