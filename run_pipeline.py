@@ -94,9 +94,13 @@ def run_all(arguments: argparse.Namespace) -> int:
     for number in arguments.steps:
         code = run_step(STEPS[number], *configured[number], hardware, arguments)
         if code:
-            log = pipeline_folder(load_config(*configured[number])) / STEPS[number].stage / "run.log"
+            log = (
+                pipeline_folder(load_config(*configured[number])) / STEPS[number].stage / "run.log"
+            )
             where = f"; all that was said: {shown_path(log)}" if code != 2 and log.is_file() else ""
-            LOGGER.error("step %d ended with exit code %d; mend it and run again%s", number, code, where)
+            LOGGER.error(
+                "step %d ended with exit code %d; mend it and run again%s", number, code, where
+            )
             return code
     if arguments.dry_run:
         return 0
@@ -229,9 +233,9 @@ def report_on(folder: Path) -> dict[str, Any] | None:
         ValueError: when nothing has begun, or the stages cannot stand in one table.
     """
     from src.report.report import STAGES, write_report
-    from src.viewing.results_table import show_results
     from src.report.unfinished import unfinished_stages
     from src.run.files import read_json
+    from src.viewing.results_table import show_results
 
     file = write_report(folder)
     found: dict[str, Any] | None = read_json(file) if file.suffix == ".json" else None

@@ -176,7 +176,7 @@ class MetricsConfig(Section):
 
 class HubConfig(Section):
     repo: str | None = None
-    """Name on the hub, `user/name`; with one, a finished run ends in a folder as the hub keeps it."""
+    """Name on the hub, `user/name`; with one, a run ends in a folder as the hub keeps it."""
     push: bool = False
     """Send that folder to the hub; needs a token."""
     public: bool = False

@@ -11,7 +11,7 @@ function make(tag, attributes = {}, ...children) {
 }
 function table(target, header, rows) {
   target.replaceChildren(make("table", {},
-    make("thead", {}, make("tr", {}, ...header.map(cell => make("th", {}, cell)))),
+    make("thead", {}, make("tr", {}, ...header.map(cell => cell instanceof Node ? cell : make("th", {}, cell)))),
     make("tbody", {}, ...rows.map(row => make("tr", {}, ...row.map(cell => cell instanceof Node ? cell : make("td", {}, cell)))))));
 }
 const short = stage => stage.replace(/_/g, " ");

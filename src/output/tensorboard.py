@@ -32,7 +32,10 @@ class TensorBoardSink:
     def rewind(self, step: int) -> None:
         """Have the viewer drop what an interrupted run wrote after `step`."""
         self._writer.close()
-        self._writer = SummaryWriter(str(self._folder), purge_step=step + 1)
+        # A file is named by the second it is begun in; this may be the one of the first.
+        self._writer = SummaryWriter(
+            str(self._folder), purge_step=step + 1, filename_suffix=f".after{step}"
+        )
 
     def checkpoint(self, folder: Path) -> None:
         """Nothing to do."""

@@ -26,7 +26,7 @@ _LICENCES = {
     "Qwen/Qwen2.5-Math-1.5B": "apache-2.0",
     "HuggingFaceTB/SmolLM2-135M-Instruct": "apache-2.0",
 }
-_USE = '''```python
+_USE = """```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 model = AutoModelForCausalLM.from_pretrained("{repo}")
@@ -36,7 +36,7 @@ prompt = open("prompt.txt").read().replace("{{question}}", question)
 inputs = tokenizer(prompt, return_tensors="pt", add_special_tokens=False)
 made = model.generate(**inputs, max_new_tokens={tokens}, do_sample=False)
 print(tokenizer.decode(made[0], skip_special_tokens=True))
-```'''
+```"""
 
 
 def licence_of(config: Config) -> str:
@@ -119,8 +119,9 @@ def _what_it_is(stage: str, config: Config, outcomes: Mapping[str, Record]) -> I
     steps = [name for name in outcomes if name != SEARCH_STAGE]
     made = " and then GRPO" if stage == GRPO_STAGE and "step2_sft" in steps else ""
     how = f"supervised fine-tuning{made}" if made or stage != GRPO_STAGE else "GRPO"
-    yield f"`{config.model.path}` after {how} on problems in mathematics (profile {config.run.profile})."
-    if config.run.profile == "tiny":
+    profile = config.run.profile
+    yield f"`{config.model.path}` after {how} on problems in mathematics (profile {profile})."
+    if profile == "tiny":
         yield (
             "A scale model with 1.7 million parameters on generated problems: it shows that the "
             "machinery works, and is of no use beside that."

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from src.data.summary import describe_data
-from src.report.search import describe_search
 from src.output.page_template import fill
+from src.report.search import describe_search
 from src.report.unfinished import trial_values
 from src.run.directory import GRPO_STAGE, SEARCH_STAGE
 from src.run.files import read_jsonl
@@ -121,7 +121,9 @@ def _search_curve(run_folder: Path) -> list[Record]:
     if not file.is_file():
         values = sorted(trial_values(file.parent).items())
         sofar = {"name": "trials so far", "points": values, "line": False}
-        return [{"title": "Search: value by trial", "x": "trial", "series": [sofar]}] if values else []
+        return (
+            [{"title": "Search: value by trial", "x": "trial", "series": [sofar]}] if values else []
+        )
     with file.open(encoding="utf-8", newline="") as stream:
         rows = [row for row in csv.DictReader(stream) if row["value"]]
     points: dict[str, list[list[float]]] = {"complete": [], "pruned": []}

@@ -10,6 +10,7 @@ manifest.json and report.json. Nothing leaves the machine without --push (or hub
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import shutil
 import sys
@@ -29,7 +30,7 @@ from src.report.model_card import licence_of, model_card
 from src.report.report import build_report, read_outcomes, refuse_mixtures
 from src.run.directory import TRAINING_STAGES
 from src.run.file_list import DESCRIPTION
-from src.run.files import write_json_atomic, write_text_atomic
+from src.run.files import read_json, write_text_atomic
 from src.run.provenance import MANIFEST
 from src.training.checkpoints import verify_checkpoint
 
@@ -98,12 +99,16 @@ def prepare(
         shutil.rmtree(folder)
     shutil.copytree(checkpoint, folder, ignore=shutil.ignore_patterns(*_LEFT_OUT))
     write_text_atomic(folder / "prompt.txt", load_prompt(config.data.prompt).text)
-    manifest = (run_folder / stage / MANIFEST).read_text(encoding="utf-8")
-    # Where the project lay on this machine is nobody's concern.
-    write_text_atomic(folder / MANIFEST, manifest.replace(f"{ROOT}/", ""))
-    write_json_atomic(folder / "report.json", report)
+    made_in = Path(outcomes[stage]["checkpoint"].partition(f"/{stage}/")[0])
+    for name, record in (
+        (MANIFEST, read_json(run_folder / stage / MANIFEST)),
+        ("report.json", report),
+    ):
+        write_text_atomic(folder / name, _without_places(json.dumps(record, indent=2), made_in))
     write_text_atomic(folder / "README.md", card)
-    LOGGER.info("%s: model, tokenizer and card of %s, %s", shown_path(folder), stage, checkpoint.name)
+    LOGGER.info(
+        "%s: model, tokenizer and card of %s, %s", shown_path(folder), stage, checkpoint.name
+    )
     return folder
 
 
@@ -157,8 +162,18 @@ def _reported(run_folder: Path, outcomes: Mapping[str, Record]) -> tuple[str, Pa
     # The run may have been moved since.
     checkpoint = run_folder.joinpath(stage, *place[place.index("checkpoints") :])
     if not checkpoint.is_dir():
-        raise ConfigError(f"{checkpoint}: the reported checkpoint of {stage} is missing; restore it")
+        raise ConfigError(
+            f"{checkpoint}: the reported checkpoint of {stage} is missing; restore it"
+        )
     return stage, checkpoint
+
+
+def _without_places(text: str, made_in: Path) -> str:
+    """Take out where project and run lay on this machine, which is nobody's concern."""
+    text = text.replace(str(made_in), f"results/{made_in.name}")
+    for place in (made_in.parent.parent, ROOT):
+        text = text.replace(f'"{place}/', '"')
+    return text
 
 
 def _refuse_other(folder: Path) -> None:

@@ -6,7 +6,7 @@ writes `report.json`, `report.md`, `report.png` and `report.html` beside them, a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +110,7 @@ def build_report(run_folder: Path, outcomes: Mapping[str, Record]) -> Record:
         entry = {key: outcome[key] for key in keys}
         if stage != SEARCH_STAGE:
             before = scored[previous] if previous else None
-            entry["improvement"] = before and _in_points(_difference(before, scored[stage]))
+            entry["improvement"] = before and in_points(_difference(before, scored[stage]))
             previous = stage
         entries.append(entry)
     first = next(iter(scored), None)
@@ -144,13 +144,13 @@ def _whole_gain(scored: list[Scored]) -> Record | None:
     return {
         "from": first.stage,
         "to": last.stage,
-        "accuracy": _in_points(gain),
-        "anywhere": _in_points(answers),
+        "accuracy": in_points(gain),
+        "anywhere": in_points(answers),
         "format_points": 100 * (gain.difference - answers.difference),
     }
 
 
-def _in_points(difference: Difference) -> Record:
+def in_points(difference: Difference) -> Record:
     """Return a difference in percentage points."""
     return {
         "points": 100 * difference.difference,

@@ -58,7 +58,8 @@ def _how_far(folder: Path) -> Iterator[str]:
         last = max(scored, key=lambda row: row["step"])
         yield f"validation {percent(last['validation/accuracy'])} % at step {last['step']}"
     for partial in sorted(folder.glob("completions*.jsonl.partial*")):
-        yield f"{len(read_jsonl(partial, growing=True)) - 1:,} completions in {partial.name.split('.')[0]}"
+        done = len(read_jsonl(partial, growing=True)) - 1
+        yield f"{done:,} completions in {partial.name.split('.')[0]}"
     files = [*folder.glob("*.jsonl*"), *folder.glob("trials/*/metrics.jsonl")]
     if files:
         newest = max(file.stat().st_mtime for file in files)

@@ -50,9 +50,7 @@ PATIENCE_SETTINGS = (
     *("train.rank_timeout_s", "grpo.rank_timeout_s"),
 )
 """How long a run waits for what may hang: no part of what it is either."""
-SHOWING_SETTINGS = (
-    *("metrics.tensorboard", "hub.repo", "hub.push", "hub.public", "hub.licence"),
-)
+SHOWING_SETTINGS = (*("metrics.tensorboard", "hub.repo", "hub.push", "hub.public", "hub.licence"),)
 """Where a run is shown and given to."""
 
 

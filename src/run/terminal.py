@@ -29,6 +29,7 @@ Record = Mapping[str, Any]
 # Cells up to here stay on one line, whatever the terminal's width.
 _WHOLE = 24
 _BETWEEN = 2
+_BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}, {rate_noinv_fmt}, {remaining} left{postfix}"
 _BY_K = ("pass_at", "majority_at")
 
 
@@ -153,7 +154,8 @@ class Progress:
         self._label, self._total, self._unit = label, total, unit
         self._done = self._first = done
         self._started = time.monotonic()
-        Progress._told_at = Progress._told_at or self._started
+        # Of what takes less than half of it nothing is told, however long all was silent.
+        Progress._told_at = max(Progress._told_at, self._started - _LINE_EVERY_S / 2)
         self._bar = _bar(label, total, unit, done) if bar and draws(err()) else None
 
     def advance(self, count: int = 1, note: str = "") -> None:
@@ -169,8 +171,9 @@ class Progress:
             rate = (self._done - self._first) / max(now - self._started, 1e-9)
             left = duration((self._total - self._done) / rate) if rate else "unknown time"
             LOGGER.info(
-                "%s: %s/%s %s, %.3g/s, %s left%s",
-                *(self._label, f"{self._done:,}", f"{self._total:,}", self._unit, rate, left),
+                "%s: %s/%s %s, %.*f/s, %s left%s",
+                *(self._label, f"{self._done:,}", f"{self._total:,}", self._unit),
+                *(1 if rate >= 10 else 2, rate, left),
                 f", {note}" if note else "",
             )
 
@@ -190,5 +193,5 @@ class Progress:
 def _bar(label: str, total: int, unit: str, done: int) -> tqdm[Any]:
     return tqdm(
         total=total, initial=done, desc=label, unit=f" {unit}", file=err(),
-        dynamic_ncols=True, leave=False,
+        dynamic_ncols=True, leave=False, bar_format=_BAR,
     )  # fmt: skip

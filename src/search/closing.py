@@ -21,10 +21,10 @@ from src.run.directory import Run, read_outcome
 from src.run.files import file_lock, write_text_atomic
 from src.run.metrics import open_metric_log
 from src.run.terminal import show_records
-from src.stages.scoring import in_brief
 from src.search.data import WHOLE
 from src.search.pruning import best_checkpoint, best_trials, merit
 from src.search.study import FrozenTrial, StudyQueue
+from src.stages.scoring import in_brief
 from utils.stats.statistics import newcombe_difference_interval
 
 LOGGER = logging.getLogger(__name__)

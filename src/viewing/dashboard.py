@@ -1,7 +1,6 @@
 """Open the W&B runs of a pipeline run in W&B's terminal viewer, without an account.
-
-    python -m src.viewing.dashboard                  # the newest run in results/
-    python -m src.viewing.dashboard results/tiny
+ Without a RUN
+it takes the newest one below results/.
 """
 
 from __future__ import annotations
@@ -34,7 +33,8 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="math-dashboard-") as folder:
         gather(runs, Path(folder))
         sys.stderr.write(f"{run}: {len(runs)} W&B runs; h shows the keys, q leaves\n")
-        return subprocess.run([sys.executable, "-m", "wandb", "leet", folder], check=False).returncode
+        viewer = [sys.executable, "-m", "wandb", "leet", folder]
+        return subprocess.run(viewer, check=False).returncode
 
 
 def newest_run(results: Path) -> Path | None:

@@ -9,7 +9,7 @@ from typing import Any
 from src.config.loading import ConfigError, read_yaml
 from src.evaluation.comparison import paired_difference, read_scored, refuse_different_yardsticks
 from src.report.page import curves
-from src.report.report import STAGES, finished_outcomes
+from src.report.report import STAGES, finished_outcomes, in_points
 from src.report.unfinished import unfinished_stages
 from src.run.directory import SEARCH_STAGE
 
@@ -26,11 +26,13 @@ def compare_runs(first: Path, second: Path) -> Record:
     """
     names = _names(first, second)
     begun = [_begun(folder) for folder in (first, second)]
-    shared = [stage for stage in STAGES if all(stage in stages for stage in begun)]
+    shared = [stage for stage in STAGES if all(stage in stages for stages in begun)]
+    both = _settings(first, second, shared)
     return {
         "names": names,
         "stages": [_stage(stage, first, second) for stage in shared if stage != SEARCH_STAGE],
-        "settings": _differing(first, second, shared),
+        "settings": _differing(both),
+        "unknown": _unknown(both, names),
         "alone": [
             f"{stage} is in {name} alone"
             for stages, others, name in zip(begun, reversed(begun), names, strict=True)
@@ -88,26 +90,43 @@ def _stage(stage: str, first: Path, second: Path) -> Record:
         refuse_different_yardsticks(scored)
         for key, anywhere in (("accuracy", False), ("anywhere", True)):
             one, other = (item.means(found=anywhere) for item in scored)
-            found[key] = str(paired_difference(one, other))
+            found[key] = in_points(paired_difference(one, other))
     except ConfigError as error:
         return found | {"said": str(error)}
     return found
 
 
-def _differing(first: Path, second: Path, stages: list[str]) -> list[Record]:
+def _settings(first: Path, second: Path, stages: list[str]) -> list[dict[str, dict[str, Any]]]:
+    """Return each run's settings by stage and dotted name."""
+    return [
+        {stage: flat(read_yaml(folder / stage / "config.yaml")) for stage in stages}
+        for folder in (first, second)
+    ]
+
+
+def _differing(both: list[dict[str, dict[str, Any]]]) -> list[Record]:
     """List each setting of which the runs have two values, with the stages where that is so."""
     found: dict[str, Record] = {}
-    for stage in stages:
-        one, other = (
-            flat(read_yaml(folder / stage / "config.yaml")) for folder in (first, second)
-        )
-        for name in sorted({*one, *other}):
-            values = [settings.get(name) for settings in (one, other)]
+    for stage, one in both[0].items():
+        other = both[1][stage]
+        for name in sorted(one.keys() & other.keys()):
+            values = [one[name], other[name]]
             if values[0] != values[1] and name not in _PLACES:
                 key = f"{name} {values}"
                 row = found.setdefault(key, {"name": name, "values": values, "stages": []})
                 row["stages"].append(stage)
     return list(found.values())
+
+
+def _unknown(both: list[dict[str, dict[str, Any]]], names: list[str]) -> list[str]:
+    """Say which settings one run alone has: the other was made by another version of the code."""
+    known = [{name for stage in run.values() for name in stage} for run in both]
+    return [
+        f"settings of {name} alone, as the other run's code had none of them: "
+        f"{', '.join(sorted(own - others))}"
+        for own, others, name in zip(known, reversed(known), names, strict=True)
+        if own - others
+    ]
 
 
 def _both_curves(first: Path, second: Path, names: list[str]) -> Iterator[Record]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from src.output.page_template import fill
 from src.run.files import write_text_atomic
-from src.run.terminal import interval, percent, show
+from src.run.terminal import interval, percent, say, show
 
 LOGGER = logging.getLogger(__name__)
 Record = dict[str, Any]
@@ -27,12 +27,21 @@ def show_comparison(found: Record) -> None:
         show("settings that differ", ["setting", one, other, "stages"], rows)
     else:
         LOGGER.info("the runs have the same settings")
-    for line in found["alone"]:
-        LOGGER.info("%s", line)
+    for line in (*found["unknown"], *found["alone"]):
+        say(line)
     scored = [_row(stage) for stage in found["stages"]]
     if scored:
-        header = ["stage", f"{one}\naccuracy %", f"{other}\naccuracy %", "difference in points"]
+        header = [
+            "stage",
+            f"{one}\naccuracy %",
+            f"{other}\naccuracy %",
+            "difference\nin points",
+            "p",
+        ]
         show(f"{other} over {one}, on the same test problems", header, scored)
+    for stage in found["stages"]:
+        if stage["said"]:
+            say(f"{stage['stage']}: {stage['said']}")
 
 
 def write_page(found: Record, first: Path, second: Path) -> Path:
@@ -49,7 +58,11 @@ def _row(stage: Record) -> tuple[str, ...]:
         f"{percent(run['accuracy'])} {interval(run['accuracy_ci95'])}" if run else "-"
         for run in stage["runs"]
     ]
-    return stage["stage"], *runs, stage["accuracy"] or stage["said"]
+    gain = stage["accuracy"]
+    if gain is None:
+        return stage["stage"], *runs, "not compared", ""
+    points = f"{gain['points']:+.1f} [{gain['ci95'][0]:+.1f}, {gain['ci95'][1]:+.1f}]"
+    return stage["stage"], *runs, points, f"{gain['p_value']:.3f}"
 
 
 def _brief(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""What is given away: a folder that loads, a card with the report's figures, nothing sent unasked."""
+"""What is given away: a folder that loads, a card with the report's figures."""
 
 from __future__ import annotations
 
@@ -53,7 +53,8 @@ def test_the_folder_loads_and_its_card_has_the_reports_figures(run):
     assert (folder / "prompt.txt").read_text() == PROMPT.text
     card = (folder / "README.md").read_text()
     report = json.loads((folder / "report.json").read_text())
-    table = [line.strip("| ").split(" | ") for line in card.splitlines() if line.startswith("| ste")]
+    rows = [line for line in card.splitlines() if line.startswith("| ste")]
+    table = [row.strip("| ").split(" | ") for row in rows]
     for entry, (stage, n, accuracy, form, anywhere, *gain) in zip(
         report["stages"], table, strict=True
     ):
@@ -67,6 +68,8 @@ def test_the_folder_loads_and_its_card_has_the_reports_figures(run):
             assert gain == [entry["improvement"]["said"]]
     header = yaml.safe_load(card.split("---")[1])
     assert header["license"] == "mit"
+    assert "/elsewhere" not in (folder / "report.json").read_text()
+    assert "results/made_up/step3_GRPO/checkpoints" in (folder / "report.json").read_text()
     (result,) = header["model-index"][0]["results"]
     assert result["metrics"][0]["value"] == 60.0
     for part in (PROMPT.text, "seed 17", "commit abc1234", "1,600 train", "manifest.json"):

@@ -66,8 +66,8 @@ def test_a_terminal_without_width_gets_lines(monkeypatch, caplog):
     monkeypatch.setattr(os, "get_terminal_size", lambda _: os.terminal_size((0, 0)))
     monkeypatch.setattr(sys.stderr, "fileno", lambda: 2)
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(Progress, "_told_at", time.monotonic() - 60)
     with Progress("scoring", 3, "completions") as progress:
+        monkeypatch.setattr(Progress, "_told_at", time.monotonic() - 60)
         progress.advance(2, "loss 0.5")
         progress.advance(1)
     (line,) = caplog.messages

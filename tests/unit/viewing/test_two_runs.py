@@ -38,11 +38,9 @@ def test_runs_are_compared_problem_by_problem(runs, capsys):
     found = compare_runs(*runs)
     assert found["names"] == ["one", "other"]
     (stage,) = found["stages"]
-    assert stage["accuracy"].startswith("+25.0 points [")
-    assert stage["accuracy"].endswith("20 won, 0 lost")
-    assert found["settings"] == [
-        {"name": "run.seed", "values": [17, 18], "stages": ["step2_sft"]}
-    ]
+    assert stage["accuracy"]["said"].startswith("+25.0 points [")
+    assert stage["accuracy"]["said"].endswith("20 won, 0 lost")
+    assert found["settings"] == [{"name": "run.seed", "values": [17, 18], "stages": ["step2_sft"]}]
     assert found["alone"] == ["step3_GRPO is in other alone"]
     curve = next(c for c in found["curves"] if c["title"] == "SFT accuracy: validation/accuracy")
     assert [line["name"] for line in curve["series"]] == ["one", "other"]
@@ -50,7 +48,7 @@ def test_runs_are_compared_problem_by_problem(runs, capsys):
     show_comparison(found)
     said = capsys.readouterr().out
     assert "run.seed" in said
-    assert "+25.0 points" in said
+    assert "+25.0 [+" in said
     page = write_page(found, *runs).read_text()
     assert "@@" not in page
     assert "http" not in page.replace("http://www.w3.org/2000/svg", "")
@@ -70,6 +68,17 @@ def test_no_run_and_the_same_run_are_refused(runs, tmp_path):
         compare_runs(runs[0], tmp_path / "nowhere")
     with pytest.raises(ConfigError, match="are one run"):
         compare_runs(runs[0], runs[0])
+
+
+def test_settings_that_one_run_alone_has_are_named_apart(runs):
+    one, other = runs
+    file = other / "step2_sft" / "config.yaml"
+    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | {"new": {"thing": 1}}))
+    found = compare_runs(one, other)
+    assert [item["name"] for item in found["settings"]] == ["run.seed"]
+    (line,) = found["unknown"]
+    assert line.startswith("settings of other alone")
+    assert line.endswith(": new.thing")
 
 
 def test_settings_have_dotted_names():
