@@ -29,7 +29,7 @@ Record = Mapping[str, Any]
 # Cells up to here stay on one line, whatever the terminal's width.
 _WHOLE = 24
 _BETWEEN = 2
-_BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}, {rate_noinv_fmt}, {remaining} left{postfix}"
+_BAR = "{desc} |{bar}| {n_fmt}/{total_fmt}, {rate_noinv_fmt}, {remaining} left{postfix}"
 _BY_K = ("pass_at", "majority_at")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from src.config.loading import ConfigError, dump_yaml, load_config
 from src.config.schema import Config
-from src.output.lines import log_to_terminal, shown_path
+from src.output.lines import brief, log_to_terminal, shown_path
 from src.output.streams import restored
 from src.run.devices import devices_meet
 from src.run.directory import (
@@ -80,7 +80,8 @@ def run_stage(
             overlay = pipeline_folder(config) / SEARCH_STAGE / "best.yaml"
             if takes_search_result and overlay.is_file():
                 config = load_config([*given.config, overlay], given.set)
-                LOGGER.info("taking the search's best hyperparameters: %s", shown_path(overlay))
+                taking = "taking the search's best hyperparameters"
+                LOGGER.info("%s: %s", taking, overlay, extra=brief(taking, shown_path(overlay)))
             if problems := list(_stage_problems(stage, config)):
                 raise ConfigError("\n".join(problems))
             if given.dry_run:

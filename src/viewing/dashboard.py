@@ -1,6 +1,8 @@
-"""Open the W&B runs of a pipeline run in W&B's terminal viewer, without an account.
- Without a RUN
-it takes the newest one below results/.
+"""Open the curves of a pipeline run in W&B's terminal viewer, without an account.
+
+python -m src.viewing.dashboard [RUN]; without one it takes the newest below results/. W&B keeps the
+scores on test and the report in runs of their own, which have no curves and are left out: their
+figures are in the report.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from pathlib import Path
 from src.config.loading import ROOT
 
 _RUNS = ("wandb/offline-run-*", "wandb/run-*", "*/wandb/offline-run-*", "*/wandb/run-*")
+_WITHOUT_CURVES = ("-test.id", "-report.id")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -26,8 +29,8 @@ def main(arguments: list[str] | None = None) -> int:
     runs = wandb_runs(run) if run else []
     if not runs:
         sys.stderr.write(
-            f"{run or ROOT / 'results'}: no W&B run is there (wandb.mode: disabled writes none); "
-            "start with: make quickstart\n"
+            f"{run or ROOT / 'results'}: no W&B run with curves is there (wandb.mode: disabled "
+            "writes none); start with: make quickstart\n"
         )
         return 2
     with tempfile.TemporaryDirectory(prefix="math-dashboard-") as folder:
@@ -39,14 +42,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 def newest_run(results: Path) -> Path | None:
     """Return the pipeline run in which a W&B run was started last."""
-    found = [(_started(run), run) for run in results.glob("*/") if wandb_runs(run)]
-    return max(found, default=(0.0, None))[1]
+    found = [(_name_key(runs[-1]), run) for run in results.glob("*/") if (runs := wandb_runs(run))]
+    return max(found, default=("", None))[1]
 
 
 def wandb_runs(run: Path) -> list[Path]:
-    """Return the folders of a pipeline run's W&B runs, oldest first."""
+    """Return the folders of a pipeline run's W&B runs that have curves, oldest first."""
     found = {folder for pattern in _RUNS for folder in run.glob(pattern)}
-    return sorted((folder for folder in found if any(folder.glob("run-*.wandb"))), key=_name_key)
+    runs = [folder for folder in found if any(folder.glob("run-*.wandb")) and _has_curves(folder)]
+    return sorted(runs, key=_name_key)
 
 
 def gather(runs: list[Path], folder: Path) -> None:
@@ -57,11 +61,18 @@ def gather(runs: list[Path], folder: Path) -> None:
             (folder / run.name / file.name).symlink_to(file.resolve())
 
 
-def _started(run: Path) -> float:
-    return max(folder.stat().st_mtime for folder in wandb_runs(run))
+def _has_curves(folder: Path) -> bool:
+    """Tell by the name under which the stage has kept the run's id."""
+    kept = [file for file in folder.parents[1].glob("wandb-*.id") if _id(file) in folder.name]
+    return not any(file.name.endswith(_WITHOUT_CURVES) for file in kept)
+
+
+def _id(file: Path) -> str:
+    return file.read_text(encoding="utf-8").strip()
 
 
 def _name_key(folder: Path) -> str:
+    """Return the time and the id in a W&B run's name."""
     return folder.name.partition("run-")[2]
 
 

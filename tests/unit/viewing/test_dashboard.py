@@ -1,27 +1,26 @@
-"""W&B's viewer gets all W&B runs of the newest pipeline run."""
+"""W&B's viewer gets the W&B runs of the newest pipeline run that have curves."""
 
 from __future__ import annotations
-
-import os
 
 from src.viewing import dashboard
 
 
-def wandb_run(run, place, name, when):
-    folder = run / place / "wandb" / name
+def wandb_run(run, stage, name):
+    folder = run / stage / "wandb" / f"offline-run-{name}"
     folder.mkdir(parents=True)
-    file = folder / f"run-{name[-2:]}.wandb"
-    file.write_text(name)
-    os.utime(folder, (when, when))
+    (folder / f"run-{name[-2:]}.wandb").write_text(name)
     return folder
 
 
 def test_the_newest_run_is_found_and_gathered(tmp_path):
     old, new = tmp_path / "old", tmp_path / "new"
-    wandb_run(old, "step2_sft", "offline-run-20260101_000000-aa", 100)
-    last = wandb_run(new, "step3_GRPO", "offline-run-20260103_000000-bb", 300)
-    first = wandb_run(new, ".", "offline-run-20260102_000000-cc", 200)
-    (new / "step3_GRPO" / "wandb" / "offline-run-20260104_000000-dd").mkdir()  # nothing logged
+    wandb_run(old, "step2_sft", "20260101_000000-aa")
+    last = wandb_run(new, "step3_GRPO", "20260103_000000-bb")
+    first = wandb_run(new, "step2_sft", "20260102_000000-cc")
+    wandb_run(new, "step3_GRPO", "20260104_000000-dd")
+    (new / "step3_GRPO" / "wandb-new-step3_GRPO-test.id").write_text("dd")
+    (new / "step3_GRPO" / "wandb-new-step3_GRPO.id").write_text("bb")
+    (new / "step3_GRPO" / "wandb" / "offline-run-20260105_000000-ee").mkdir()  # nothing logged
     assert dashboard.newest_run(tmp_path) == new
     assert dashboard.wandb_runs(new) == [first, last]
     gathered = tmp_path / "gathered"
