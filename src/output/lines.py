@@ -75,12 +75,12 @@ class TerminalLines(logging.Handler):
         self._verbose = verbose
         self.setFormatter(logging.Formatter("%(asctime)s %(message)s", _TIME))
 
-    def filter(self, record: logging.LogRecord) -> bool | logging.LogRecord:
+    def filter(self, record: logging.LogRecord) -> bool:
         """Let this project's records pass, and errors of others."""
         own = record.name.partition(".")[0] in _OWN or record.levelno >= logging.ERROR
         if not self._verbose and (not own or getattr(record, "brief", None) == ()):
             return False
-        return super().filter(record)
+        return bool(super().filter(record))
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record."""
