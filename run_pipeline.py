@@ -5,6 +5,8 @@
     python run_pipeline.py --profile full --hardware auto --dry-run
     python run_pipeline.py --profile full --rehearse
     python run_pipeline.py --verify results/tiny
+    python run_pipeline.py --report results/tiny
+    python run_pipeline.py --compare-runs results/tiny results/other
 
 A step that finished under the same configuration is skipped, an interrupted one goes on where it
 was; --fresh starts over and keeps the earlier attempt aside. --rehearse runs the whole schedule
@@ -12,7 +14,8 @@ with a tiny model, fewer rows and smaller batches on whatever machine, in result
 the report lists what ran how often beside what was planned. --hardware puts an overlay of
 config/hardware/ over the full profile: the one named, or with `auto` what suits the GPUs here.
 --verify derives every figure of a finished run again from its stored completions and hashes, and
-says what does not match.
+says what does not match. --report writes the report of a run as far as it is, --compare-runs
+compares two. What libraries print goes to each step's run.log; -v brings it back.
 """
 
 from __future__ import annotations
@@ -26,10 +29,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from signal import SIGTERM
+from typing import Any
 
 from src.config.hardware import AUTO, HARDWARE, Hardware, choose_hardware
 from src.config.loading import ROOT, ConfigError, dump_yaml, load_config, with_values
 from src.config.schema import Config
+from src.output.lines import brief, log_to_terminal, shown_path
 from src.run.devices import gpu_memory_gb
 from src.run.directory import FITTING_STAGES, GRPO_STAGE, SEARCH_STAGE, pipeline_folder
 from src.run.files import write_text_atomic
@@ -68,7 +73,7 @@ STEPS = (
 def main() -> int:
     """Run the steps; return the exit code of the first that fails, or 128 + a signal's number."""
     arguments = parse_arguments()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    log_to_terminal(verbose=arguments.verbose)
     with stoppable(lambda: "the same command goes on", grace_s=2 * GRACE_S):
         return run_all(arguments)
 
@@ -77,6 +82,8 @@ def run_all(arguments: argparse.Namespace) -> int:
     """Do what the command line asks for; return the exit code."""
     if arguments.verify is not None:
         return verify(arguments.verify)
+    if arguments.report or arguments.compare_runs:
+        return look_at(arguments)
     try:
         hardware = chosen_hardware(arguments.hardware)
         configured = {number: configure(STEPS[number], hardware, arguments)
@@ -87,11 +94,30 @@ def run_all(arguments: argparse.Namespace) -> int:
     for number in arguments.steps:
         code = run_step(STEPS[number], *configured[number], hardware, arguments)
         if code:
-            LOGGER.error("step %d ended with exit code %d; mend it and run again", number, code)
+            log = (
+                pipeline_folder(load_config(*configured[number])) / STEPS[number].stage / "run.log"
+            )
+            where = f"; all that was said: {shown_path(log)}" if code != 2 and log.is_file() else ""
+            LOGGER.error(
+                "step %d ended with exit code %d; mend it and run again%s", number, code, where
+            )
             return code
     if arguments.dry_run:
         return 0
-    return report(load_config(*configured[0]))
+    return report(load_config(*configured[0]), verbose=arguments.verbose)
+
+
+def look_at(arguments: argparse.Namespace) -> int:
+    """Report on a run, or compare two; return 2 where there is none."""
+    try:
+        if arguments.report:
+            report_on(arguments.report)
+        else:
+            compare(*arguments.compare_runs)
+    except ValueError as error:
+        LOGGER.error("%s", error)
+        return 2
+    return 0
 
 
 def chosen_hardware(asked: str | None) -> Hardware | None:
@@ -151,7 +177,10 @@ def run_step(
     command += [part for value in overrides for part in ("--set", value)]
     command += ["--dry-run"] if arguments.dry_run else []
     command += [] if arguments.fresh or arguments.dry_run else ["--resume"]
-    LOGGER.info("running %s", " ".join(Path(part).name for part in command))
+    command += ["--verbose"] if arguments.verbose else []
+    place = f"stage {arguments.steps.index(STEPS.index(step)) + 1} of {len(arguments.steps)}"
+    said = " ".join(Path(part).name for part in command)
+    LOGGER.info("running %s", said, extra=brief(f"{place}: {step.stage}"))
     # A pipeline that is killed outright takes its step along, as by SIGTERM.
     running = subprocess.Popen(command, cwd=ROOT, preexec_fn=partial(end_with_parent, SIGTERM))
     try:
@@ -176,21 +205,62 @@ def launch_options(
     return options
 
 
-def report(config: Config) -> int:
+def report(config: Config, *, verbose: bool) -> int:
     """Write the report, show its table, and send it to W&B (offline without a key)."""
-    # Imported here: matplotlib is not needed to run or to plan a step.
-    from src.report.report import render_table, write_report
-    from src.run.files import read_json
+    # Imported here: what is heavy is not needed to run or to plan a step.
     from src.run.wandb_sink import log_report
 
     folder = pipeline_folder(config)
-    found = read_json(write_report(folder))
-    log_report(config, folder, found)
-    for line in found.get("rehearsal", {}).get("warnings", []):
-        LOGGER.warning("%s", line)
-    LOGGER.info("report: %s", folder / "report.html")
-    sys.stdout.write(render_table(found) + "\n")
+    found = report_on(folder)
+    if found is not None:
+        log_report(config, folder, found, silent=not verbose)
+    if config.hub.repo is None:
+        return 0
+    from src.report.publish import publish
+
+    try:
+        publish(config, folder)
+    except ValueError as error:
+        LOGGER.error("%s", error)
+        return 2
     return 0
+
+
+def report_on(folder: Path) -> dict[str, Any] | None:
+    """Write the report of what a run has so far, and show it; return it if a stage has finished.
+
+    Raises:
+        ValueError: when nothing has begun, or the stages cannot stand in one table.
+    """
+    from src.report.report import STAGES, write_report
+    from src.report.unfinished import unfinished_stages
+    from src.run.files import read_json
+    from src.viewing.results_table import show_results
+
+    file = write_report(folder)
+    found: dict[str, Any] | None = read_json(file) if file.suffix == ".json" else None
+    if found is not None:
+        show_results(found)
+        for line in found.get("rehearsal", {}).get("warnings", []):
+            LOGGER.warning("%s", line)
+    for item in unfinished_stages(folder, STAGES):
+        LOGGER.info("%s has not finished: %s", item["stage"], item["said"])
+    LOGGER.info("report: %s", shown_path(file.with_name("report.html")))
+    return found
+
+
+def compare(first: Path, second: Path) -> None:
+    """Compare two runs: a table, and a page.
+
+    Raises:
+        ValueError: when one of them is no run.
+    """
+    from src.viewing.two_runs import compare_runs
+    from src.viewing.two_runs_view import show_comparison, write_page
+
+    found = compare_runs(first, second)
+    show_comparison(found)
+    LOGGER.info("page: %s", shown_path(write_page(found, first, second)))
 
 
 def verify(folder: Path) -> int:
@@ -239,7 +309,16 @@ def parse_arguments() -> argparse.Namespace:
         metavar="N",
         help=f"rows and batches of a rehearsal are N times smaller (default {DEFAULT_FACTOR})",
     )
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", help="show what libraries print, and whole lines"
+    )
     parser.add_argument("--verify", type=Path, metavar="RUN", help="check a finished run")
+    parser.add_argument(
+        "--report", type=Path, metavar="RUN", help="report on a run as far as it is, at any time"
+    )
+    parser.add_argument(
+        "--compare-runs", type=Path, nargs=2, metavar=("A", "B"), help="two runs side by side"
+    )
     parser.add_argument("--fresh", action="store_true", help="start over")
     parser.add_argument(
         "--resume", action="store_true", help="go on with an existing run (the default)"

@@ -169,6 +169,22 @@ class WandbConfig(Section):
     """Send the checkpoint that a stage reports as an artifact, with the run that made it."""
 
 
+class MetricsConfig(Section):
+    tensorboard: bool = False
+    """Write event files for TensorBoard beside the JSON lines."""
+
+
+class HubConfig(Section):
+    repo: str | None = None
+    """Name on the hub, `user/name`; with one, a run ends in a folder as the hub keeps it."""
+    push: bool = False
+    """Send that folder to the hub; needs a token."""
+    public: bool = False
+    """A repository that is new is public."""
+    licence: str | None = None
+    """Licence of the weights, such as apache-2.0; None for the base model's, where it is known."""
+
+
 class Config(Section):
     run: RunConfig = RunConfig()
     """Where results go, and the seed."""
@@ -196,6 +212,10 @@ class Config(Section):
     """The r1_zero grader."""
     wandb: WandbConfig = WandbConfig()
     """Experiment tracking."""
+    metrics: MetricsConfig = MetricsConfig()
+    """Where metrics go beside the JSON lines and W&B."""
+    hub: HubConfig = HubConfig()
+    """What is given away."""
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Config:
@@ -213,6 +233,8 @@ class Config(Section):
         yield from self._optimizer_problems()
         yield from self._sleep_problems()
         yield from self._engine_problems()
+        if self.hub.push and self.hub.repo is None:
+            yield "hub.push: true, and hub.repo names no repository; set hub.repo=user/name"
         beyond = [k for k in self.evaluation.pass_at if k > self.sampling.samples]
         if beyond:
             yield (

@@ -38,8 +38,8 @@ def load_problems(config: Config) -> ProblemSet:
         LOGGER.info("data: %s", line)
     if data.source != "synthetic":  # generated problems share their wording on purpose
         problems = without_duplicates(problems, data.remove_duplicates)
-    for name in ("train", "validation", "test"):
-        LOGGER.info("data: %d %s problems", len(problems.split(name)), name)
+    counts = [f"{len(problems.split(name)):,} {name}" for name in ("train", "validation", "test")]
+    LOGGER.info("data: %s problems", ", ".join(counts))
     if problems.without_answer:
         LOGGER.warning(
             "data: %d rows without a reference answer left out: %s",

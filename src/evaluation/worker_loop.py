@@ -20,6 +20,8 @@ from src.config.schema import Config
 from src.engine.swap_verifier import StaleWeightsError, SwapVerifier, check_numbers
 from src.evaluation.evaluation import EvalTask, Graded, Share, grade_share
 from src.evaluation.worker_process import Mailbox
+from src.output.lines import log_of_rest, log_to_terminal
+from src.output.streams import is_apart
 from src.run.stopping import end_with_parent
 from src.training.checkpoints import Checkpoint, verify_checkpoint
 from utils.drgrpo_grader import set_children
@@ -110,7 +112,9 @@ def serve_engine(
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    log_to_terminal(verbose=not is_apart())
+    if is_apart():
+        logging.getLogger().addHandler(log_of_rest())
     try:
         started = time.perf_counter()
         set_children(config.grader.children)

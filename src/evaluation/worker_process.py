@@ -18,6 +18,8 @@ from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
+from src.output.streams import Handed
+
 LOGGER = logging.getLogger(__name__)
 # A process without work shows this often that it lives.
 _IDLE_BEAT_S = 1.0
@@ -29,10 +31,11 @@ _WARN_AT_SHARE = 0.5
 
 
 class Mailbox:
-    """The child's side: requests to take, answers to send, signs of life to show."""
+    """The child's side: requests to take, answers to send, signs of life to show, a terminal."""
 
     def __init__(self, requests: Connection, answers: Connection, beats: Any) -> None:
         self._requests, self._answers, self._beats = requests, answers, beats
+        self._terminal = Handed()
 
     def beat(self) -> None:
         """Show that the loop that does the work goes on."""

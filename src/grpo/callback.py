@@ -29,6 +29,8 @@ from src.grpo.importance import Agreement
 from src.grpo.rollout_source import completion_records, group_rewards, rollout_metrics
 from src.grpo.trainer import PolicyTrainer
 from src.grpo.trl_names import TRL_METRICS
+from src.output.lines import IN_LOG
+from src.output.step_line import StepLines
 from src.run.files import read_json, write_json_atomic
 from src.run.metrics import MetricLog
 from src.run.processes import is_main_process
@@ -51,15 +53,6 @@ from src.training.throughput import memory_gib, peak_flops
 LOGGER = logging.getLogger(__name__)
 # Written last into a training state, so that a state without it is half of one.
 _CURSOR = "rollout_source.json"
-_LINE = (
-    "step %d/%d: reward %.3f, accuracy %.3f, format %.3f, dull groups %.2f, %.0f tokens "
-    "(cut %.2f), entropy %.3f, ratio %.4f, %.0f tokens/s, %.1f s (%s)"
-)
-_LINE_METRICS = (
-    *("grpo/reward", "grpo/accuracy", "grpo/format_rate", "grpo/zero_variance_rate"),
-    *("grpo/completion_tokens", "grpo/truncated_rate", "grpo/entropy", "grpo/importance_ratio"),
-    *("system/generated_tokens_per_s", "system/step_s"),
-)
 _PARTS = ("generate", "grade", "logprobs", "train", "sync")
 
 
@@ -74,6 +67,7 @@ class StageCallback(TrainerCallback):
     stopped: str | None = None
     """Why training stopped before its last step, in words."""
     _step: dict[str, float] = field(default_factory=dict)
+    _lines: StepLines = field(default_factory=lambda: StepLines(0))
 
     def __post_init__(self) -> None:
         self._grpo = self.trainer.settings.grpo
@@ -88,6 +82,7 @@ class StageCallback(TrainerCallback):
         self._rehearse(state.global_step)
         if state.global_step == 0:
             self._validate(0)
+        self._lines = StepLines(state.global_step)
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -123,9 +118,8 @@ class StageCallback(TrainerCallback):
         values = self._step | own
         self.metrics.log(values, step=state.global_step)
         parts = ("wait", *_PARTS) if self.trainer.split is not None else _PARTS
-        split = ", ".join(f"{part} {values[f'system/{part}_s']:.1f}" for part in parts)
-        numbers = (values[name] for name in _LINE_METRICS)
-        LOGGER.info(_LINE, state.global_step, state.max_steps, *numbers, split)
+        line, extra = self._lines.line(state.global_step, state.max_steps, values, parts)
+        LOGGER.info("%s", line, extra=extra)
         self.stopped = self._watch.see(values)
         if self.stopped:
             LOGGER.error(
@@ -294,7 +288,8 @@ def pass_through(trainer: PolicyTrainer, prompt_tokens: int) -> None:
 def train(trainer: PolicyTrainer, callback: StageCallback, *, resume: bool) -> None:
     """Run GRPO, from the last whole training state when resuming."""
     trainer.add_callback(callback)
-    LOGGER.info("a step: %s", describe_batch(trainer.settings, trainer.accelerator.num_processes))
+    batch = describe_batch(trainer.settings, trainer.accelerator.num_processes)
+    LOGGER.info("a step: %s", batch, extra=IN_LOG)
     last = last_whole_state(Path(str(trainer.args.output_dir))) if resume else None
     if last is not None:
         state = read_json(last / _CURSOR)

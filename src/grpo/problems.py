@@ -17,6 +17,7 @@ from src.data.prompts import PromptTemplate
 from src.eval_worker import EvalWorker
 from src.evaluation.evaluation import EvalTask
 from src.grpo.problem_stream import ProblemStream, RolloutProblem, informative
+from src.output.lines import IN_LOG
 from src.run.files import read_json, write_json_atomic
 from src.training.checkpoints import Checkpoint
 from src.training.parallel import main_process_first
@@ -90,8 +91,9 @@ def problem_stream(
     ]
     chosen = informative(rows, rates, config.grpo)
     LOGGER.info(
-        "%d problems after grpo.problem_filter: %s", len(chosen), config.grpo.problem_filter
-    )
+        "%d problems after grpo.problem_filter: %s", len(chosen), config.grpo.problem_filter,
+        extra=IN_LOG if config.grpo.problem_filter == "none" else None,
+    )  # fmt: skip
     if not chosen:
         raise ConfigError(
             f"grpo.problem_filter=pass_rate: the starting model solves each of {len(rows)} "

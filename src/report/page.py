@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import html
-import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from src.data.summary import describe_data
+from src.output.page_template import fill
 from src.report.search import describe_search
+from src.report.unfinished import trial_values
 from src.run.directory import GRPO_STAGE, SEARCH_STAGE
 from src.run.files import read_jsonl
 from utils.grading.faults import FAULTS
@@ -36,13 +37,20 @@ _CURVES = (
 )  # fmt: skip
 
 
-def render_page(report: Record, outcomes: Mapping[str, Record], run_folder: Path, gain: str) -> str:
+def render_page(
+    report: Record,
+    outcomes: Mapping[str, Record],
+    run_folder: Path,
+    gain: str,
+    unfinished: Sequence[Record] = (),
+) -> str:
     """Return the whole page.
 
     Args:
         report: what report.json states.
         outcomes: stage -> outcome.json.
         gain: how much of the whole gain is format, in words.
+        unfinished: stages that have begun and not finished, and how far they are.
     """
     scored = [entry for entry in report["stages"] if entry["stage"] != SEARCH_STAGE]
     stages = [
@@ -55,12 +63,13 @@ def render_page(report: Record, outcomes: Mapping[str, Record], run_folder: Path
     data = {
         "title": f"{_kind(report)} {run_folder.name}, profile {report['profile']}",
         "rehearsal": report.get("rehearsal"),
-        "conditions": _conditions(outcomes),
+        "unfinished": list(unfinished),
+        "conditions": _conditions(outcomes) if outcomes else [],
         "stages": stages,
         "gain": gain,
         "variants": [{"name": name, **found} for name, found in report["variants"].items()],
         "faults": FAULTS,
-        "curves": [*_search_curve(run_folder), *_curves(run_folder)],
+        "curves": [*_search_curve(run_folder), *curves(run_folder)],
         "search": describe_search(search) if search else "",
         "importances": search["importances"] if search else {},
         "completed": search["trials"] - search["pruned"] - search["failed"] if search else 0,
@@ -69,13 +78,7 @@ def render_page(report: Record, outcomes: Mapping[str, Record], run_folder: Path
         "shown": f"{len(problems)} of the {total} test problems, drawn by a hash of their names; "
         "the same problem in all stages, one line each.",
     }
-    # No tag or comment of a text's own: `</script>` ends the element, `<!--<script>` hides its end.
-    embedded = json.dumps(data, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
-    page = _TEMPLATE.read_text(encoding="utf-8")
-    title = html.escape(f"{_kind(report)} {run_folder.name}")
-    # The title first: a text may hold the other's mark.
-    before, after = page.replace("@@TITLE@@", title, 1).rsplit("@@DATA@@", 1)
-    return f"{before}{embedded}{after}"
+    return fill(_TEMPLATE, f"{_kind(report)} {run_folder.name}", data)
 
 
 def _kind(report: Record) -> str:
@@ -95,15 +98,16 @@ def _conditions(outcomes: Mapping[str, Record]) -> list[str]:
     return [*said, describe_data(outcomes)]
 
 
-def _curves(run_folder: Path) -> list[Record]:
+def curves(run_folder: Path) -> list[Record]:
     """Read the curves that were logged; a later value of the same step counts."""
     charts = []
     for title, stage, axis, metrics in _CURVES:
         file = run_folder / stage / "metrics.jsonl"
-        rows = read_jsonl(file) if file.is_file() else []
+        rows = read_jsonl(file, growing=True) if file.is_file() else []
         series = []
         for name in metrics:
-            points = {row["step"]: row[name] for row in rows if row.get(name) is not None}
+            logged = [row for row in rows if row.get(name) is not None]
+            points = {row["step"]: row[name] for row in logged if math.isfinite(row[name])}
             if points:
                 series.append({"name": name, "points": sorted(points.items())})
         if series:
@@ -115,7 +119,11 @@ def _search_curve(run_folder: Path) -> list[Record]:
     """Read the search's history: each trial's value, and the best so far."""
     file = run_folder / SEARCH_STAGE / "trials.csv"
     if not file.is_file():
-        return []
+        values = sorted(trial_values(file.parent).items())
+        sofar = {"name": "trials so far", "points": values, "line": False}
+        return (
+            [{"title": "Search: value by trial", "x": "trial", "series": [sofar]}] if values else []
+        )
     with file.open(encoding="utf-8", newline="") as stream:
         rows = [row for row in csv.DictReader(stream) if row["value"]]
     points: dict[str, list[list[float]]] = {"complete": [], "pruned": []}

@@ -71,7 +71,7 @@ def _draw_rates(axes: Axes, entries: Sequence[Record]) -> None:
 def _draw_curves(axes: Axes, title: str, stage_folder: Path) -> None:
     """Draw train and validation accuracy by step, whichever were logged."""
     path = stage_folder / "metrics.jsonl"
-    rows = read_jsonl(path) if path.exists() else []
+    rows = read_jsonl(path, growing=True) if path.exists() else []
     for name, style in _CURVES.items():
         # A resumed stage logs some steps twice; the later value is the one that counts.
         points = sorted({row["step"]: row[name] for row in rows if name in row}.items())

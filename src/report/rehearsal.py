@@ -21,7 +21,7 @@ def build_rehearsal(run_folder: Path, outcomes: Mapping[str, Record]) -> Record 
     Every number comes from the stages' records. A warning names each that is not what was planned,
     and what the configuration promises and never does.
     """
-    if not all(outcome.get("rehearsal") for outcome in outcomes.values()):
+    if not outcomes or not all(outcome.get("rehearsal") for outcome in outcomes.values()):
         return None
     said, counts, warnings = "", [], []
     for stage, outcome in outcomes.items():

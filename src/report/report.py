@@ -6,7 +6,7 @@ writes `report.json`, `report.md`, `report.png` and `report.html` beside them, a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,9 @@ from src.data.summary import describe_data
 from src.evaluation.comparison import Difference, Scored, paired_difference, read_scored
 from src.report.page import render_page
 from src.report.plots import draw_run
-from src.report.rehearsal import HEADER as COUNTS
-from src.report.rehearsal import build_rehearsal, cells, show_rehearsal
+from src.report.rehearsal import build_rehearsal, show_rehearsal
 from src.report.search import describe_search
+from src.report.unfinished import profile_of, unfinished_stages
 from src.run.directory import SEARCH_STAGE
 from src.run.file_list import FILES, OUTCOME, describe_files
 from src.run.files import read_record, write_bytes_atomic, write_json_atomic, write_text_atomic
@@ -42,61 +42,46 @@ _HEADER = (
 def write_report(run_folder: Path) -> Path:
     """Write the report of the finished stages in all its forms; return report.json's path.
 
+    Of a run whose first stage has not finished there is report.html alone.
+
     Raises:
-        ValueError: no stage finished, or the stages' accuracies are not comparable.
+        ValueError: no stage has begun, or the stages' accuracies are not comparable.
     """
-    outcomes = read_outcomes(run_folder)
+    unfinished = unfinished_stages(run_folder, STAGES)
+    outcomes = finished_outcomes(run_folder) if unfinished else read_outcomes(run_folder)
     refuse_mixtures(run_folder, outcomes)
     report = build_report(run_folder, outcomes)
-    text = render_markdown(report, outcomes, run_folder.name)
-    figure = draw_run(_evaluated(report), run_folder, rehearsal="rehearsal" in report)
     gain = "".join(_describe_gain(report["whole_gain"]))
-    page = render_page(report, outcomes, run_folder, gain)
+    page = render_page(report, outcomes, run_folder, gain, unfinished)
+    write_bytes_atomic(run_folder / "report.html", page.encode("utf-8"))
+    if not outcomes:
+        return run_folder / "report.html"
+    text = render_markdown(report, outcomes, run_folder.name)
     write_text_atomic(run_folder / "report.md", text)
-    drawn = {"report.png": figure, "report.html": page.encode("utf-8")}
-    for name, content in drawn.items():
-        write_bytes_atomic(run_folder / name, content)
+    figure = draw_run(_evaluated(report), run_folder, rehearsal="rehearsal" in report)
+    write_bytes_atomic(run_folder / "report.png", figure)
     write_json_atomic(run_folder / "report.json", report)
     # report.json and report.md are derived again when a run is verified.
-    outcome_files = [f"{stage}/{OUTCOME}" for stage in outcomes]
-    write_json_atomic(run_folder / FILES, describe_files(run_folder, [*drawn, *outcome_files]))
+    covered = ["report.png", "report.html", *(f"{stage}/{OUTCOME}" for stage in outcomes)]
+    write_json_atomic(run_folder / FILES, describe_files(run_folder, covered))
     return run_folder / "report.json"
-
-
-def render_table(report: Record) -> str:
-    """Align the evaluated stages in plain text, with the search in a line below."""
-    rows = [_HEADER, *(_cells(entry) for entry in _evaluated(report))]
-    searches = [entry for entry in report["stages"] if entry["stage"] == SEARCH_STAGE]
-    lines = [*(_aligned(rows) if len(rows) > 1 else []), *map(describe_search, searches)]
-    rehearsal = report.get("rehearsal")
-    if rehearsal:
-        counts = _aligned([COUNTS, *map(cells, rehearsal["counts"])], text_columns=2)
-        lines = [rehearsal["said"], *counts, "", *lines]
-    return "\n".join(lines)
-
-
-def _aligned(rows: Sequence[Sequence[str]], text_columns: int = 1) -> list[str]:
-    """Pad cells to their column's width: text to the left, numbers to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(width) if place < text_columns else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
 
 
 def read_outcomes(run_folder: Path) -> dict[str, Record]:
     """Return each finished stage's outcome, in pipeline order."""
-    files = {stage: run_folder / stage / OUTCOME for stage in STAGES}
-    outcomes = {stage: read_record(file) for stage, file in files.items() if file.is_file()}
+    outcomes = finished_outcomes(run_folder)
     if not outcomes:
         raise ValueError(
             f"{run_folder} holds no finished stage, expected <stage>/outcome.json for one of "
             f"{', '.join(STAGES)}: run a stage first or check the path"
         )
     return outcomes
+
+
+def finished_outcomes(run_folder: Path) -> dict[str, Record]:
+    """Return the outcome of each stage that has finished, in pipeline order."""
+    files = {stage: run_folder / stage / OUTCOME for stage in STAGES}
+    return {stage: read_record(file) for stage, file in files.items() if file.is_file()}
 
 
 def refuse_mixtures(run_folder: Path, outcomes: dict[str, Record]) -> None:
@@ -125,19 +110,25 @@ def build_report(run_folder: Path, outcomes: Mapping[str, Record]) -> Record:
         entry = {key: outcome[key] for key in keys}
         if stage != SEARCH_STAGE:
             before = scored[previous] if previous else None
-            entry["improvement"] = before and _in_points(_difference(before, scored[stage]))
+            entry["improvement"] = before and in_points(_difference(before, scored[stage]))
             previous = stage
         entries.append(entry)
     first = next(iter(scored), None)
     rehearsal = build_rehearsal(run_folder, outcomes)
     return {
         **({"rehearsal": rehearsal} if rehearsal else {}),
-        "profile": next(iter(outcomes.values()))["profile"],
+        "profile": _profile(run_folder, outcomes),
         "test_set": outcomes[first]["test_set"] if first else None,
         "stages": entries,
         "whole_gain": _whole_gain(list(scored.values())),
         "variants": outcomes[first].get("variants", {}) if first else {},
     }
+
+
+def _profile(run_folder: Path, outcomes: Mapping[str, Record]) -> str:
+    if outcomes:
+        return next(iter(outcomes.values()))["profile"]
+    return profile_of(run_folder, unfinished_stages(run_folder, STAGES)[0]["stage"])
 
 
 def _difference(before: Scored, after: Scored, *, found: bool = False) -> Difference:
@@ -153,13 +144,13 @@ def _whole_gain(scored: list[Scored]) -> Record | None:
     return {
         "from": first.stage,
         "to": last.stage,
-        "accuracy": _in_points(gain),
-        "anywhere": _in_points(answers),
+        "accuracy": in_points(gain),
+        "anywhere": in_points(answers),
         "format_points": 100 * (gain.difference - answers.difference),
     }
 
 
-def _in_points(difference: Difference) -> Record:
+def in_points(difference: Difference) -> Record:
     """Return a difference in percentage points."""
     return {
         "points": 100 * difference.difference,

@@ -16,6 +16,8 @@ from typing import IO, Any
 from src.config.loading import ConfigError, dump_yaml, read_yaml, resolve_path
 from src.config.schema import Config
 from src.data.summary import summarise_data
+from src.output.lines import FILE_FORMAT, brief, duration, shown_path
+from src.output.streams import lead_rest_to
 from src.run.file_list import FILES, OUTCOME, list_files
 from src.run.files import (
     claim_folder,
@@ -25,7 +27,7 @@ from src.run.files import (
     write_json_atomic,
     write_text_atomic,
 )
-from src.run.processes import is_main_process
+from src.run.processes import is_main_process, process_rank
 from src.run.provenance import MANIFEST, code_version, hardware, model_identity, package_versions
 from utils.data.hashing import file_sha256
 
@@ -48,6 +50,8 @@ PATIENCE_SETTINGS = (
     *("train.rank_timeout_s", "grpo.rank_timeout_s"),
 )
 """How long a run waits for what may hang: no part of what it is either."""
+SHOWING_SETTINGS = (*("metrics.tensorboard", "hub.repo", "hub.push", "hub.public", "hub.licence"),)
+"""Where a run is shown and given to."""
 
 
 class ChecksPassed(Exception):  # noqa: N818 - not an error: `--check` ends here
@@ -62,6 +66,8 @@ class Run:
     config: Config
     resume: bool = False
     check_only: bool = False
+    quiet: bool = False
+    """From its beginning on, what libraries print goes to `run.log` alone."""
     started: float = field(default_factory=time.time)
     _claim: IO[str] | None = field(default=None, init=False, repr=False)
 
@@ -103,6 +109,7 @@ class Run:
         if self.check_only:
             raise ChecksPassed
         if not is_main_process():
+            self._quieten(self.pipeline_folder / f"{self.stage}.rank{process_rank()}.log")
             return
         if not self.shared:
             self._claim = claim_folder(self.folder)
@@ -120,10 +127,13 @@ class Run:
             write_json_atomic(self.folder / f"manifest{own}.json", manifest)
             if not (self.folder / MANIFEST).exists():
                 write_json_atomic(self.folder / MANIFEST, manifest)
-        handler = _RunLog(self.folder / f"run{own}.log", encoding="utf-8")
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        log = self.folder / f"run{own}.log"
+        handler = _RunLog(log, encoding="utf-8")
+        handler.setFormatter(logging.Formatter(FILE_FORMAT))
         logging.getLogger().addHandler(handler)
-        LOGGER.info("%s: writing to %s", self.stage, self.folder)
+        said = f"{self.stage}: writing to {shown_path(self.folder)}"
+        LOGGER.info("%s", said, extra=brief(said, f"libraries to {log.name} there"))
+        self._quieten(log)
 
     def finish(self, **outcome: Any) -> None:
         """Write `files.json` and `outcome.json`, the figures that the report takes."""
@@ -148,7 +158,12 @@ class Run:
         )
         if self._claim is not None:
             self._claim.close()
-        LOGGER.info("%s: finished in %.0f s", self.stage, wall_s)
+        LOGGER.info("%s: finished in %s", self.stage, duration(wall_s))
+
+    def _quieten(self, log: Path) -> None:
+        if self.quiet:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            lead_rest_to(log)
 
     def _record_config(self) -> None:
         """Write the configuration, or check that it is the one already there."""
@@ -223,12 +238,12 @@ def read_outcome(folder: Path, stage: str) -> dict[str, Any] | None:
 
 
 def _settings(values: dict[str, Any]) -> dict[str, Any]:
-    """Return a configuration's values but for those that change its memory or patience alone."""
+    """Return the values but for those that change memory, patience or where it is shown alone."""
     return {
         f"{section}.{name}": value
         for section, named in values.items()
         for name, value in named.items()
-        if f"{section}.{name}" not in MEMORY_SETTINGS + PATIENCE_SETTINGS
+        if f"{section}.{name}" not in MEMORY_SETTINGS + PATIENCE_SETTINGS + SHOWING_SETTINGS
     }
 
 

@@ -24,6 +24,7 @@ _NOT_COVERED = {
     OUTCOME: "its hash stands in the run's files.json",
     "run*.log": "what was said; no figure comes from it",
     "wandb*": "W&B's own copies",
+    "tensorboard*": "copies of what metrics.jsonl holds",
     "trl/*": "TRL's state for --resume; the checkpoints are covered",
     "trials/*/*step_*": "checkpoints of trials, deleted when the search has ended",
     "*.lock": "empty",

@@ -185,13 +185,17 @@ def _ends_whole(path: Path) -> bool:
         return file.read() in (b"", b"\n")
 
 
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
+def read_jsonl(path: Path, *, growing: bool = False) -> list[dict[str, Any]]:
     """Return the records of all lines.
+
+    Args:
+        growing: another process may be writing the last line, which is left out then.
 
     Raises:
         ConfigError: a line is no JSON object (an empty one included), with file and line number.
     """
     content = path.read_bytes()
+    content = content[: content.rfind(b"\n") + 1] if growing else content
     lines = content.removesuffix(b"\n").split(b"\n") if content else []
     return [_parse_line(path, number, line) for number, line in enumerate(lines, start=1)]
 

@@ -190,7 +190,7 @@ def open_metric_log(
     extra: Mapping[str, Any] | None = None,
     folder: Path | None = None,
 ) -> MetricLog:
-    """Open the JSONL log and, unless disabled, the W&B run.
+    """Open the JSONL log, unless disabled the W&B run, and TensorBoard's file where asked for.
 
     Args:
         name: W&B run name after the pipeline run's; the stage by default.
@@ -203,6 +203,11 @@ def open_metric_log(
         return MetricLog([])
     config: Config = run.config
     sinks: list[MetricSink] = [JsonlSink(folder or run.folder, extra or {})]
+    if config.metrics.tensorboard:
+        # Imported here: it is read where it is asked for.
+        from src.output.tensorboard import TensorBoardSink  # noqa: PLC0415
+
+        sinks.append(TensorBoardSink(run.folder, wandb_name(name or run.stage)))
     if wandb_mode(config.wandb.mode) != "disabled":
         title = wandb_name(f"{config.run.name}-{name or run.stage}")
         sinks.append(WandbSink(run, title, step_name, settings or {}))

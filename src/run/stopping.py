@@ -20,6 +20,8 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from src.output.streams import own_descriptors
+
 LOGGER = logging.getLogger(__name__)
 FAILED = 1
 GRACE_S = 30.0
@@ -88,20 +90,30 @@ def end_told(folder: Path | None, told: str, error: BaseException) -> NoReturn:
 
     The traceback goes to the log file in `folder`, or to the terminal where there is none yet.
     """
-    files = [
+    files = log_files(folder)
+    if files:
+        told += f"{'' if told.endswith('.') else '.'} The traceback is in {files[0].baseFilename}."
+    LOGGER.error("%s", told, exc_info=None if files else error)
+    keep_trace(folder, error)
+    sys.exit(FAILED)
+
+
+def keep_trace(folder: Path | None, error: BaseException) -> None:
+    """Write the traceback to the log file in a folder, if it has one."""
+    trace = (type(error), error, error.__traceback__)
+    for handler in log_files(folder):
+        handler.handle(
+            LOGGER.makeRecord(LOGGER.name, logging.ERROR, __file__, 0, "traceback:", (), trace)
+        )
+
+
+def log_files(folder: Path | None) -> list[logging.FileHandler]:
+    """Return what writes this process's log into files of a folder."""
+    return [
         handler
         for handler in logging.getLogger().handlers
         if isinstance(handler, logging.FileHandler) and Path(handler.baseFilename).parent == folder
     ]
-    if files:
-        told += f"{'' if told.endswith('.') else '.'} The traceback is in {files[0].baseFilename}."
-    LOGGER.error("%s", told, exc_info=None if files else error)
-    trace = (type(error), error, error.__traceback__)
-    for handler in files:
-        handler.handle(
-            LOGGER.makeRecord(LOGGER.name, logging.ERROR, __file__, 0, "traceback:", (), trace)
-        )
-    sys.exit(FAILED)
 
 
 class _Ender:
@@ -134,7 +146,7 @@ class _Ender:
 def _leave_terminal() -> None:
     """Write to a terminal that has been closed no more, which would fail."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in (1, 2):
+    for stream in own_descriptors():
         if stat.S_ISCHR(os.fstat(stream).st_mode):
             os.dup2(nowhere, stream)
 

@@ -6,8 +6,7 @@ Progress is a bar on a terminal, a plain line now and then elsewhere.
 from __future__ import annotations
 
 import logging
-import os
-import sys
+import textwrap
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
@@ -19,22 +18,28 @@ from rich.table import Table
 from rich.text import Text
 from tqdm import tqdm
 
+from src.output.lines import duration
+from src.output.streams import columns as columns_of
+from src.output.streams import draws, err, out
 from utils.grading.faults import FAULTS
 
 LOGGER = logging.getLogger(__name__)
 _LINE_EVERY_S = 20.0
 Record = Mapping[str, Any]
-_LOG_WIDTH = 120
 # Cells up to here stay on one line, whatever the terminal's width.
 _WHOLE = 24
-_BETWEEN = 3
+_BETWEEN = 2
+_BAR = "{desc} |{bar}| {n_fmt}/{total_fmt}, {rate_noinv_fmt}, {remaining} left{postfix}"
 _BY_K = ("pass_at", "majority_at")
 
 
 def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table; the first column is text, the others are numbers."""
     cells = list(rows)
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(
+        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False,
+        show_edge=False, collapse_padding=True,
+    )  # fmt: skip
     needed = 0
     for number, column in enumerate(columns):
         longest = max((len(row[number]) for row in cells), default=0)
@@ -44,16 +49,19 @@ def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> N
     for row in cells:
         # Plain text: a name may hold [brackets], which rich reads as markup, or control codes.
         table.add_row(*(Text(_printable(cell)) for cell in row))
-    # A log file has no width of its own. In a narrow terminal lines run over; rich would cut
-    # digits off.
-    width = Console().width if sys.stdout.isatty() else _LOG_WIDTH
-    Console(highlight=False, width=max(width, needed)).print(table)
+    # In a narrow terminal lines run over; rich would cut digits off.
+    width = max(columns_of(out()), needed)
+    Console(file=out(), highlight=False, width=width).print(table, "")
 
 
 def show_records(title: str, records: Sequence[Record]) -> None:
-    """Print records that share their keys, a row each; dotted keys by their last part."""
-    columns = [key.rpartition(".")[2].replace("_", " ") for key in records[0]]
-    show(title, columns, [[_plain(value) for value in row.values()] for row in records])
+    """Print records that share their keys, a row each; dotted keys by their last part.
+
+    A key without any value gets no column.
+    """
+    keys = [key for key in records[0] if any(row[key] is not None for row in records)]
+    columns = [key.rpartition(".")[2].replace("_", "\n") for key in keys]
+    show(title, columns, [[_plain(row[key]) for key in keys] for row in records])
 
 
 def show_scores(title: str, scores: Mapping[str, Record]) -> None:
@@ -69,12 +77,23 @@ def show_scores(title: str, scores: Mapping[str, Record]) -> None:
         show(f"{title}: several samples", ["", "samples", "pass@k %", "maj@k %"], rows)
 
 
+def list_faults(faults: Mapping[str, int], completions: int) -> list[str]:
+    """Say what went wrong and how often, most frequent first."""
+    ordered = sorted(faults.items(), key=lambda item: -item[1])
+    return [f"{count / completions:.1%} {FAULTS[name]}" for name, count in ordered]
+
+
 def show_faults(title: str, faults: Mapping[str, int], completions: int) -> None:
     """Print what went wrong, most frequent first."""
     ordered = sorted(faults.items(), key=lambda item: -item[1])
     rows = [(FAULTS[name], f"{count:,}", f"{count / completions:.1%}") for name, count in ordered]
     if rows:
         show(title, ["fault", "completions", "share"], rows)
+
+
+def say(text: str) -> None:
+    """Print a paragraph, broken between words."""
+    out().write(textwrap.fill(text, columns_of(out()), break_long_words=False) + "\n\n")
 
 
 def percent(share: float | None) -> str:
@@ -120,21 +139,24 @@ def _by_k(figures: Record, name: str) -> str:
 class Progress:
     """Count units done; report rate and time left.
 
+    What has come to its end says so itself, so the last unit has no line of its own.
+
     Args:
         bar: on a terminal; without it lines, as where another process draws one.
     """
+
+    _told_at = 0.0
+    """When a line was written last, whichever work's it was."""
 
     def __init__(
         self, label: str, total: int, unit: str, done: int = 0, *, bar: bool = True
     ) -> None:
         self._label, self._total, self._unit = label, total, unit
         self._done = self._first = done
-        self._started = self._last_line = time.monotonic()
-        self._bar = (
-            tqdm(total=total, initial=done, desc=label, unit=f" {unit}", dynamic_ncols=True)
-            if bar and _is_terminal()
-            else None
-        )
+        self._started = time.monotonic()
+        # Of what takes less than half of it nothing is told, however long all was silent.
+        Progress._told_at = max(Progress._told_at, self._started - _LINE_EVERY_S / 2)
+        self._bar = _bar(label, total, unit, done) if bar and draws(err()) else None
 
     def advance(self, count: int = 1, note: str = "") -> None:
         """Add finished units; `note` shows current figures."""
@@ -144,14 +166,16 @@ class Progress:
             self._bar.update(count)
             return
         now = time.monotonic()
-        if now - self._last_line >= _LINE_EVERY_S or self._done >= self._total:
-            self._last_line = now
+        if now - Progress._told_at >= _LINE_EVERY_S and self._done < self._total:
+            Progress._told_at = now
             rate = (self._done - self._first) / max(now - self._started, 1e-9)
-            left = (self._total - self._done) / rate if rate else float("inf")
+            left = duration((self._total - self._done) / rate) if rate else "unknown time"
             LOGGER.info(
-                "%s: %d/%d %s, %.2f/s, %.0f s left %s",
-                self._label, self._done, self._total, self._unit, rate, left, note,
-            )  # fmt: skip
+                "%s: %s/%s %s, %.*f/s, %s left%s",
+                *(self._label, f"{self._done:,}", f"{self._total:,}", self._unit),
+                *(1 if rate >= 10 else 2, rate, left),
+                f", {note}" if note else "",
+            )
 
     def __enter__(self) -> Progress:
         return self
@@ -166,6 +190,8 @@ class Progress:
             self._bar.close()
 
 
-def _is_terminal() -> bool:
-    """Say whether a bar can be drawn; some terminals, such as a container's, have no width."""
-    return sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0
+def _bar(label: str, total: int, unit: str, done: int) -> tqdm[Any]:
+    return tqdm(
+        total=total, initial=done, desc=label, unit=f" {unit}", file=err(),
+        dynamic_ncols=True, leave=False, bar_format=_BAR,
+    )  # fmt: skip

@@ -119,18 +119,21 @@ class _Failures:
             self._told = True
 
 
-def log_report(config: Config, folder: Path, report: Mapping[str, Any]) -> None:
+def log_report(
+    config: Config, folder: Path, report: Mapping[str, Any], *, silent: bool = True
+) -> None:
     """Send a pipeline's report: its figures as the run's summary, the page as an artifact.
 
     Args:
         folder: of the pipeline run, with `report.html`.
         report: what report.json states.
+        silent: W&B prints nothing of its own.
     """
     if wandb_mode(config.wandb.mode) == "disabled":
         return
     name = wandb_name(f"{config.run.name}-report")
     with _Failures().told("the report"):
-        run = _start(config, folder, name=name, job_type="report", recorded={})
+        run = _start(config, folder, name=name, job_type="report", recorded={}, silent=silent)
         for entry in report["stages"]:
             for key in ("accuracy", "accuracy_ci95", "format_rate", "accuracy_anywhere", "n"):
                 if key in entry:
@@ -153,7 +156,13 @@ def wandb_name(text: str) -> str:
 
 
 def _start(
-    config: Config, folder: Path, *, name: str, job_type: str, recorded: Mapping[str, Any]
+    config: Config,
+    folder: Path,
+    *,
+    name: str,
+    job_type: str,
+    recorded: Mapping[str, Any],
+    silent: bool = True,
 ) -> wandb.Run:
     """Start a run, or go on with the one that this folder had before; offline if need be.
 
@@ -175,7 +184,7 @@ def _start(
             reinit="create_new",
             id=run_id,
             resume="allow",
-            settings=wandb.Settings(init_timeout=_REACHED_WITHIN_S),
+            settings=wandb.Settings(init_timeout=_REACHED_WITHIN_S, silent=silent),
         )
 
     mode = wandb_mode(config.wandb.mode)

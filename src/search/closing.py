@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from src.config.loading import nested_yaml
 from src.eval_worker import EvalWorker
 from src.evaluation.figures import EvalReport
+from src.output.lines import brief
 from src.run.directory import Run, read_outcome
 from src.run.files import file_lock, write_text_atomic
 from src.run.metrics import open_metric_log
@@ -23,6 +24,7 @@ from src.run.terminal import show_records
 from src.search.data import WHOLE
 from src.search.pruning import best_checkpoint, best_trials, merit
 from src.search.study import FrozenTrial, StudyQueue
+from src.stages.scoring import in_brief
 from utils.stats.statistics import newcombe_difference_interval
 
 LOGGER = logging.getLogger(__name__)
@@ -109,6 +111,7 @@ def rescore(
             "%.1f), format rate %.1f %%, loss %s",
             *(trial.number, report.n, 100 * report.accuracy, 100 * low, 100 * high),
             *(100 * report.format_rate, "-" if report.nll is None else f"{report.nll:.4f}"),
+            extra=in_brief(f"trial {trial.number}", report, "whole validation"),
         )
         rescored.append(Rescored(trial, report))
     return sorted(rescored, key=lambda item: merit(item.report, objective), reverse=True)
@@ -134,6 +137,10 @@ def compare(rescored: Sequence[Rescored]) -> dict[str, Any] | None:
         "interval %.1f to %.1f)",
         "the optimum is flat" if flat else "the best trials differ",
         *(best.trial.number, worst.trial.number, len(rescored), points, 100 * low, 100 * high),
+        extra=brief(
+            f"trials {best.trial.number} and {worst.trial.number} differ by {points:.1f} points "
+            f"[{100 * low:.1f}, {100 * high:.1f}]{': the optimum is flat' if flat else ''}"
+        ),
     )
     return {
         "between": [best.trial.number, worst.trial.number],

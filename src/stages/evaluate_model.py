@@ -15,6 +15,7 @@ from src.config.loading import ROOT, ConfigError, load_config, resolve_path
 from src.config.schema import Config
 from src.evaluation.comparison import Scored, compare, read_scored, refuse_different_yardsticks
 from src.evaluation.regrading import Regraded, regrade
+from src.output.lines import log_to_terminal
 from src.run.directory import pipeline_folder
 from src.run.files import write_json_atomic, write_jsonl_atomic
 from src.run.terminal import percent, show, show_faults, show_scores
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str], default_config: str) -> int | None:
     given = _parse(arguments, default_config)
     if given is None:
         return None
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    log_to_terminal()
     try:
         config = load_config(given.config, given.set)
         if given.regrade is not None:

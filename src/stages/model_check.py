@@ -12,6 +12,7 @@ from huggingface_hub import hf_hub_download
 from src.config.loading import ConfigError
 from src.config.schema import Config
 from src.data.prompts import PLACEHOLDER, load_prompt
+from src.output.lines import IN_LOG
 from src.run.processes import is_main_process
 from src.training.model_files import (
     check_weights,
@@ -59,7 +60,7 @@ def check_model(model: str, config: Config) -> None:
     text = load_prompt(config.data.prompt).text.replace(PLACEHOLDER, "")
     _check_prompt(len(tokenizer(text, add_special_tokens=False)["input_ids"]), config)
     if local and is_main_process():
-        LOGGER.info("model: reading the weights of %s once, for NaN", model)
+        LOGGER.info("model: reading the weights of %s once, for NaN", model, extra=IN_LOG)
         check_weights(folder)
 
 

@@ -14,10 +14,11 @@ from src.data.prompts import PromptTemplate, load_prompt
 from src.eval_worker import EvalWorker
 from src.evaluation.evaluation import EvalTask
 from src.evaluation.figures import EvalReport, Reports
+from src.output.lines import IN_LOG, brief
 from src.run.directory import Run, pipeline_folder, read_outcome
 from src.run.files import write_json_atomic
 from src.run.metrics import MetricLog, open_metric_log
-from src.run.terminal import show_faults, show_scores
+from src.run.terminal import interval, list_faults, percent, show_scores
 from src.training.batching import Example
 from src.training.checkpoints import Checkpoint, CheckpointStore, Score
 from src.training.policy import resolve_model
@@ -57,7 +58,8 @@ def record_validation(
     report = reports["validation"]
     score = Score(report.accuracy, report.format_rate, -(report.nll or 0.0))
     store.record(checkpoint, score)
-    LOGGER.info("step %d: %s", checkpoint.step, describe(report))
+    where = f"step {checkpoint.step}"
+    LOGGER.info("%s: %s", where, describe(report), extra=in_brief(where, report))
     return report.accuracy
 
 
@@ -186,10 +188,13 @@ def write_test_outcome(run: Run, tasks: Sequence[EvalTask], reports: Reports) ->
     }
     write_json_atomic(run.folder / "summary.json", outcome)
     for each in tasks:
-        LOGGER.info("%s", describe(reports[each.name]))
+        LOGGER.info("%s", describe(reports[each.name]), extra=IN_LOG)
     headline = Path(run.config.data.prompt).stem
     show_scores(f"{run.stage}, test", {headline: outcome, **outcome["variants"]})
-    show_faults("what went wrong", report.faults, report.completions)
+    faults = list_faults(report.faults, report.completions)
+    if faults:
+        line = brief(f"what went wrong: {faults[0]}", *faults[1:])
+        LOGGER.info("what went wrong: %s", ", ".join(faults), extra=line)
     return outcome
 
 
@@ -227,6 +232,18 @@ def describe(report: EvalReport) -> str:
         f"right answer anywhere {report.accuracy_anywhere:.1%}; "
         f"{report.mean_completion_tokens:.0f} tokens a completion, "
         f"{report.tokens_per_s:.0f} tokens/s"
+    )
+
+
+def in_brief(where: str, report: EvalReport, split: str = "") -> dict[str, Any]:
+    """Return the `extra` of a log line on a report: accuracy with its interval, format, tokens."""
+    return brief(
+        f"{where}: {split or report.split} {percent(report.accuracy)} % "
+        f"{interval(report.accuracy_ci95)} of {report.n:,}",
+        f"format {percent(report.format_rate)} %",
+        f"right anywhere {percent(report.accuracy_anywhere)} %",
+        f"{report.mean_completion_tokens:.0f} tokens",
+        f"{report.tokens_per_s:,.0f} tokens/s",
     )
 
 

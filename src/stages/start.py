@@ -10,6 +10,8 @@ from pathlib import Path
 
 from src.config.loading import ConfigError, dump_yaml, load_config
 from src.config.schema import Config
+from src.output.lines import brief, log_to_terminal, shown_path
+from src.output.streams import restored
 from src.run.devices import devices_meet
 from src.run.directory import (
     GRPO_STAGE,
@@ -35,7 +37,7 @@ from src.run.processes import (
     training_gpus,
     use_scratch,
 )
-from src.run.stopping import RunError, end_told, stoppable
+from src.run.stopping import RunError, end_told, keep_trace, stoppable
 from src.stages.cards import check_card
 from src.stages.out_of_memory import end_out_of_memory
 from src.stages.plan import describe_plan
@@ -71,14 +73,15 @@ def run_stage(
     with stoppable(lambda: _goes_on(run)):
         try:
             stale = forget_stale_launch(planning=given.check or given.dry_run)
-            _log_to_terminal()
+            _log_to_terminal(verbose=given.verbose)
             if stale:
                 LOGGER.warning("ignoring %s: left by a launcher that is gone", ", ".join(stale))
             config = load_config(given.config, given.set)
             overlay = pipeline_folder(config) / SEARCH_STAGE / "best.yaml"
             if takes_search_result and overlay.is_file():
                 config = load_config([*given.config, overlay], given.set)
-                LOGGER.info("taking the search's best hyperparameters from %s", overlay)
+                taking = "taking the search's best hyperparameters"
+                LOGGER.info("%s: %s", taking, overlay, extra=brief(taking, shown_path(overlay)))
             if problems := list(_stage_problems(stage, config)):
                 raise ConfigError("\n".join(problems))
             if given.dry_run:
@@ -88,9 +91,10 @@ def run_stage(
             check_devices(config, beside=stage != GRPO_STAGE, trains=stage in TRAINING_STAGES)
             if stage == GRPO_STAGE:
                 check_card(config)
-            run = Run(stage, config, given.resume, given.check)
+            run = Run(stage, config, given.resume, given.check, quiet=not given.verbose)
             if (given.resume or run.shared) and run.already_finished():
-                LOGGER.info("%s: already finished in %s; nothing to do", stage, run.folder)
+                where = shown_path(run.folder)
+                LOGGER.info("%s: already finished in %s; nothing to do", stage, where)
                 return
             _run(run, main)
         except ChecksPassed:
@@ -110,13 +114,15 @@ def _run(run: Run, main: Callable[[Config, Run], None]) -> None:
     use_scratch()
     set_children(config.grader.children)
     try:
-        main(config, run)
+        with restored():
+            main(config, run)
     except Exception as error:
         end_out_of_memory(run, error)  # if it is one
         if full := disk_full(error, run.folder):
             raise ConfigError(full) from error
         if told := _told_by_a_sentence(run, error):
             end_told(run.folder, told, error)
+        keep_trace(run.folder, error)
         raise
 
 
@@ -242,16 +248,17 @@ def _parse_arguments(
         "--check", action="store_true", help="check data, prompt, model and devices, then stop"
     )
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", help="show what libraries print, and whole lines"
+    )
     arguments = parser.parse_args(given)
     arguments.config = [Path(file) for file in arguments.config or [default_config]]
     return arguments
 
 
-def _log_to_terminal() -> None:
+def _log_to_terminal(*, verbose: bool) -> None:
     level = logging.INFO if process_rank() == 0 else logging.WARNING
-    logging.basicConfig(
-        level=level, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr
-    )
+    log_to_terminal(level=level, verbose=verbose)
     for noisy in ("httpx", "vllm", "matplotlib", "transformers", "accelerate", "filelock"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     # It prints the whole of a completion that could not be scored; those are counted.

@@ -19,7 +19,7 @@ NOT_IN_CONFIG = ("torch", "transformers", "vllm", "trl")
 # The parts of src from the bottom up. What stands in one line is on one level: it imports what
 # stands above it in this table, and its own files, but not its neighbours.
 LEVELS = (
-    ("config",),
+    ("config", "output"),
     ("data",),
     ("run",),
     ("engine", "training"),
@@ -29,6 +29,7 @@ LEVELS = (
     ("sft",),
     ("search", "grpo"),
     ("report",),
+    ("viewing",),
 )
 SFT_ONLY = {"sft", "search"}  # which GRPO knows by their files alone
 UTILS_DOOR = ("dataset_loader", "drgrpo_grader", "grade")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 
 import pytest
 
-from src.run.terminal import Progress, show, show_records, show_scores
+from src.run import terminal as terminal_module
+from src.run.terminal import Progress, list_faults, show, show_records, show_scores
 
 FIGURES = {
     "n": 12345,
@@ -28,8 +30,7 @@ FIGURES = {
 
 @pytest.fixture(params=[30, 80, 200])
 def terminal(request, monkeypatch):
-    monkeypatch.setenv("COLUMNS", str(request.param))
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setattr(terminal_module, "columns_of", lambda _: request.param)
     return request.param
 
 
@@ -51,9 +52,13 @@ def test_long_texts_are_folded_whole(terminal, capsys):
 
 def test_records_name_their_columns_by_the_last_part(capsys):
     show_records("trials", [{"number": 3, "train.learning_rate": 1.25e-4, "value": None}])
-    header, row = [line for line in capsys.readouterr().out.splitlines() if "─" not in line][2:4]
-    assert header.split() == ["number", "learning", "rate", "value"]
-    assert row.split() == ["3", "0.000125", "-"]
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in said if line.strip() and "─" not in line] == [
+        ["trials"],
+        ["learning"],
+        ["number", "rate"],
+        ["3", "0.000125"],
+    ]
 
 
 def test_a_terminal_without_width_gets_lines(monkeypatch, caplog):
@@ -62,5 +67,16 @@ def test_a_terminal_without_width_gets_lines(monkeypatch, caplog):
     monkeypatch.setattr(sys.stderr, "fileno", lambda: 2)
     caplog.set_level(logging.INFO)
     with Progress("scoring", 3, "completions") as progress:
-        progress.advance(3)
-    assert "scoring: 3/3 completions" in caplog.text
+        monkeypatch.setattr(Progress, "_told_at", time.monotonic() - 60)
+        progress.advance(2, "loss 0.5")
+        progress.advance(1)
+    (line,) = caplog.messages
+    assert line.startswith("scoring: 2/3 completions, ")
+    assert line.endswith(" s left, loss 0.5")
+
+
+def test_what_went_wrong_is_listed_by_frequency():
+    assert list_faults({"wrong_value": 1, "missing_close_think": 3}, 4) == [
+        "75.0% no </think>",
+        "25.0% another value",
+    ]
