@@ -1,4 +1,4 @@
-"""Every command that README and docs/ show exists and resolves; long ones are tried with --dry-run."""
+"""Every command that README and docs/ show exists and resolves; long ones by --dry-run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ import pytest
 from tests.conftest import ROOT, run_script
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCKS = [block for page in PAGES for block in re.findall(r"```bash\n(.*?)```", page.read_text(), re.S)]
+BLOCKS = [
+    block for page in PAGES for block in re.findall(r"```bash\n(.*?)```", page.read_text(), re.S)
+]
 COMMANDS = {
     command
     for block in BLOCKS

@@ -1,4 +1,4 @@
-"""What docs/tutorial.md quotes is what the run's lines in docs/tutorial/ say, and the grader agrees."""
+"""What docs/tutorial.md quotes stands in the lines of docs/tutorial/, and the grader agrees."""
 
 from __future__ import annotations
 
@@ -81,8 +81,11 @@ def test_a_completion_is_quoted_with_its_grade(stage, row):
     _, found, rest = TEXT.partition(f"{stage}, `{row['unique_id']}`: {row['problem']}")
     assert found
     fault = f"`{row['fault']}`" if row["fault"] else "none"
-    assert rest.startswith(f" Reference `{row['reference']}`.\n\n```\n{row['completion'].strip()}\n```")
-    said = f"`{row['outcome']}`, fault {fault}, found {str(row['found']).lower()}, {row['tokens']} tokens"
+    assert rest.startswith(
+        f" Reference `{row['reference']}`.\n\n```\n{row['completion'].strip()}\n```"
+    )
+    found = str(row["found"]).lower()
+    said = f"`{row['outcome']}`, fault {fault}, found {found}, {row['tokens']} tokens"
     assert rest.partition("```\n\n")[2].startswith(said)
 
 
