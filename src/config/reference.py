@@ -54,19 +54,19 @@ def reference() -> str:
 
 def _table(model: Any, prefix: str) -> str:
     lines = ["| setting | values | default | meaning |", "|---|---|---|---|"]
-    for path, field in _settings(model, prefix):
+    for path, field in settings_of(model, prefix):
         cells = (f"`{path}`", values_of(field), _default(field), _sentence(field))
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
 
 
-def _settings(model: Any, prefix: str) -> Iterator[tuple[str, FieldInfo]]:
+def settings_of(model: Any, prefix: str) -> Iterator[tuple[str, FieldInfo]]:
     """Yield the settings of a section by dotted path, those of a section in it after itself."""
     for name, field in model.model_fields.items():
         inner = field.annotation
         yield prefix + name, field
         if _is_section(inner):
-            yield from _settings(inner, f"{prefix}{name}.")
+            yield from settings_of(inner, f"{prefix}{name}.")
 
 
 def _row_models(model: Any) -> Iterator[tuple[str, type[BaseModel]]]:

@@ -6,12 +6,13 @@ import re
 import shlex
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 
 from tests.conftest import ROOT, run_script
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCKS = [
     block for page in PAGES for block in re.findall(r"```bash\n(.*?)```", page.read_text(), re.S)
 ]
@@ -22,8 +23,8 @@ COMMANDS = {
     if (command := line.split("#")[0].strip())
 }
 ON_A_RUN = {command for command in COMMANDS if "--verify" in command or "--compare" in command}
-# What needs no trial of its own: installing, containers, and what a browser or a terminal shows.
-NAMED = ("uv sync --extra vllm",)
+# What installs or enters an environment is not tried.
+NAMED = {"uv sync --extra vllm", "source .venv/bin/activate", "pre-commit install"}
 
 
 def test_commands_are_shown():
@@ -39,11 +40,18 @@ def test_command_on_a_finished_run_works(command, pipeline_run, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("command", sorted(COMMANDS - ON_A_RUN - {*NAMED}))
+@pytest.mark.parametrize("command", sorted(COMMANDS - ON_A_RUN - NAMED))
 def test_command_resolves(command, tmp_path):
     words = shlex.split(command)
     if words[0] == "make":
         assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.M)
+        return
+    if words[0] == "docker":
+        assert "-f" not in words or (ROOT / words[words.index("-f") + 1]).is_file()
+        return
+    if words[:2] == ["python", "-m"] and words[2] != "utils.grade":
+        assert find_spec(words[2])
+        assert all((ROOT / word).exists() for word in words[3:] if "/" in word)
         return
     folder = ROOT
     if words[0] == "cd":

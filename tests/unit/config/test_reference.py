@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import Field
 
-from src.config.reference import PAGE, _settings, reference, values_of
+from src.config.reference import PAGE, settings_of, reference, values_of
 from src.config.schema import Config
 from src.config.training import Positive, Section, Share
 
@@ -40,6 +40,6 @@ def test_the_committed_page_is_what_the_schema_says():
 
 
 def test_every_setting_says_what_it_means():
-    fields = dict(_settings(Config, ""))
+    fields = dict(settings_of(Config, ""))
     assert len(fields) > 130
     assert [path for path, field in fields.items() if len(field.description or "") < 8] == []
