@@ -133,7 +133,7 @@ class SamplingConfig(Section):
     temperature: float = Field(default=1.0, ge=0)
     """Softmax temperature; 0 is greedy."""
     top_p: float = Field(default=1.0, gt=0, le=1)
-    """Nucleus mass."""
+    """Share of the probability that is sampled from, the likeliest tokens first; 1 for all."""
     max_completion_tokens: Positive = 1024
     """Longest completion, in tokens."""
     stop: str = "</answer>"

@@ -38,6 +38,7 @@ from src.stages.model_shape import model_shape
 from src.stages.out_of_memory import explain, find_shortage
 from src.stages.start import run_stage
 from src.training.adapters import adapted
+from src.training.throughput import _PEAK_FLOPS
 from tests.conftest import NO_DATA, ROOT
 
 SIZES = {
@@ -338,12 +339,15 @@ def test_host_memory():
     assert host_memory_gib(config, 1, checkpoints_copied=True) == pytest.approx(3 * size)
 
 
+def _table(column: str) -> list[list[str]]:
+    """Return the rows of the table of docs/gpus.md that has a column."""
+    _, _, rest = (ROOT / "docs" / "gpus.md").read_text().partition(column)
+    table = rest.partition("\n\n")[0].splitlines()[2:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
+
+
 def test_the_sizing_table_is_what_the_formula_gives():
-    rows = [
-        [cell.strip() for cell in line.strip("|").split("|")]
-        for line in (ROOT / "README.md").read_text().splitlines()
-        if line.startswith(("| 1.5B", "| 7B"))
-    ]
+    rows = _table("trainer, GiB each")
     assert len(rows) >= 6
     for model, gpus, size, overlay, strategy, engine, micro, trainer, share in rows:
         mode, processes = engine.split()[0].rstrip(","), int(gpus.split()[0])
@@ -361,6 +365,23 @@ def test_the_sizing_table_is_what_the_formula_gives():
         assert planned is not None
         assert engine_sleeps(config, card, processes, strategy) == engine.endswith("sleeps")
         assert share == ("-" if mode == "server" else f"{planned * card:.1f} ({planned:g})")
+
+
+def test_the_seconds_of_a_step_are_what_the_page_says_they_are_computed_from():
+    shapes = {name: model_shape(load_config(["config/grpo_config.yaml"], asked))
+              for name, asked in SIZES.items()}  # fmt: skip
+    rows = _table("GRPO step, s")
+    assert len(rows) >= 6
+    for model, gpus, peak, bandwidth, *seconds in rows:
+        shape, count, name = shapes[model], int(gpus.split()[0]), gpus.partition(" x ")[2]
+        assert next(v for key, v in _PEAK_FLOPS.items() if key in name) == float(peak) * 1e12
+        flops = 8 * shape.parameters / (0.4 * float(peak) * 1e12 * count)
+        cached = 2 * 2 * shape.layers * shape.key_width
+        read = 1024 * 2 * shape.parameters + 256 / count * (500 * 150 + 500**2 / 2) * cached
+        generate, train = read / (0.5 * float(bandwidth) * 1e12), 256 * 650 * flops
+        assert float(seconds[0]) == pytest.approx(64 * 400 * flops, abs=0.05)
+        computed = [generate, train, generate + train]
+        assert [float(cell) for cell in seconds[1:]] == pytest.approx(computed, abs=0.51)
 
 
 @pytest.mark.parametrize(

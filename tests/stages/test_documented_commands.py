@@ -1,0 +1,65 @@
+"""Every command that README and docs/ show exists and resolves; long ones by --dry-run."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import pytest
+
+from tests.conftest import ROOT, run_script
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCKS = [
+    block for page in PAGES for block in re.findall(r"```bash\n(.*?)```", page.read_text(), re.S)
+]
+COMMANDS = {
+    command
+    for block in BLOCKS
+    for line in block.replace("\\\n", " ").splitlines()
+    if (command := line.split("#")[0].strip())
+}
+ON_A_RUN = {command for command in COMMANDS if "--verify" in command or "--compare" in command}
+# What installs or enters an environment is not tried.
+NAMED = {"uv sync --extra vllm", "source .venv/bin/activate", "pre-commit install"}
+
+
+def test_commands_are_shown():
+    assert len(COMMANDS) >= 15
+
+
+@pytest.mark.parametrize("command", sorted(ON_A_RUN))
+def test_command_on_a_finished_run_works(command, pipeline_run, tmp_path):
+    words = [word.replace("results/tiny", str(pipeline_run.folder)) for word in command.split()]
+    if "--compare" in words:
+        words += ["--set", f"run.output_root={tmp_path}"]
+    done = run_script(*words[1:])
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS - ON_A_RUN - NAMED))
+def test_command_resolves(command, tmp_path):
+    words = shlex.split(command)
+    if words[0] == "make":
+        assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.M)
+        return
+    if words[0] == "docker":
+        assert "-f" not in words or (ROOT / words[words.index("-f") + 1]).is_file()
+        return
+    if words[:2] == ["python", "-m"] and words[2] != "utils.grade":
+        assert find_spec(words[2])
+        assert all((ROOT / word).exists() for word in words[3:] if "/" in word)
+        return
+    folder = ROOT
+    if words[0] == "cd":
+        folder, words = ROOT / words[1], words[3:]
+    if words[0] == "python":
+        words[0] = sys.executable
+    if "utils.grade" not in words:
+        words += ["--dry-run", "--set", f"run.output_root={tmp_path}"]
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "utils.grade" in words or "plan of" in done.stdout
