@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from src.data.summary import describe_data
+from src.report.benchmarks import page_benchmarks
 from src.report.search import describe_search
 from src.run.directory import GRPO_STAGE, SEARCH_STAGE
 from src.run.files import read_jsonl
@@ -59,6 +60,7 @@ def render_page(report: Record, outcomes: Mapping[str, Record], run_folder: Path
         "stages": stages,
         "gain": gain,
         "variants": [{"name": name, **found} for name, found in report["variants"].items()],
+        "benchmarks": page_benchmarks(report.get("benchmarks", {})),
         "faults": FAULTS,
         "curves": [*_search_curve(run_folder), *_curves(run_folder)],
         "search": describe_search(search) if search else "",

@@ -14,7 +14,7 @@ from src.data.prompts import PromptTemplate, load_prompt
 from src.eval_worker import EvalWorker
 from src.evaluation.evaluation import EvalTask
 from src.evaluation.figures import EvalReport, Reports
-from src.run.directory import Run, pipeline_folder, read_outcome
+from src.run.directory import Run, earlier_folder, read_outcome
 from src.run.files import write_json_atomic
 from src.run.metrics import MetricLog, open_metric_log
 from src.run.terminal import show_faults, show_scores
@@ -238,7 +238,7 @@ def starting_model(config: Config) -> str:
     """
     if config.grpo.init == "base":
         return resolve_model(config.model.path)
-    folder = pipeline_folder(config)
+    folder = earlier_folder(config, "step2_sft")
     outcome = read_outcome(folder, "step2_sft")
     if outcome is None:
         raise ConfigError(

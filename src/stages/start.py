@@ -12,12 +12,13 @@ from src.config.loading import ConfigError, dump_yaml, load_config
 from src.config.schema import Config
 from src.run.devices import devices_meet
 from src.run.directory import (
+    BEST,
     GRPO_STAGE,
     SEARCH_STAGE,
     TRAINING_STAGES,
     ChecksPassed,
     Run,
-    pipeline_folder,
+    earlier_folder,
 )
 from src.run.files import disk_full
 from src.run.processes import (
@@ -75,7 +76,8 @@ def run_stage(
             if stale:
                 LOGGER.warning("ignoring %s: left by a launcher that is gone", ", ".join(stale))
             config = load_config(given.config, given.set)
-            overlay = pipeline_folder(config) / SEARCH_STAGE / "best.yaml"
+            searched = earlier_folder(config, SEARCH_STAGE, BEST)
+            overlay = searched / SEARCH_STAGE / BEST
             if takes_search_result and overlay.is_file():
                 config = load_config([*given.config, overlay], given.set)
                 LOGGER.info("taking the search's best hyperparameters from %s", overlay)
