@@ -23,29 +23,39 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import subprocess
 import sys
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from signal import SIGTERM
 from typing import Any
 
 from src.config.hardware import AUTO, HARDWARE, Hardware, choose_hardware
-from src.config.loading import ROOT, ConfigError, dump_yaml, load_config, with_values
+from src.config.loading import ConfigError, dump_yaml, load_config, with_values
 from src.config.schema import Config
 from src.output.lines import brief, log_to_terminal, shown_path
 from src.run.devices import gpu_memory_gb
-from src.run.directory import FITTING_STAGES, GRPO_STAGE, SEARCH_STAGE, pipeline_folder
+from src.run.directory import (
+    FITTING_STAGES,
+    GRPO_STAGE,
+    SEARCH_STAGE,
+    pipeline_folder,
+    read_outcome,
+)
 from src.run.files import write_text_atomic
 from src.run.processes import gpu_count, visible_gpus
-from src.run.stopping import GRACE_S, Stopped, end_with_parent, stoppable
+from src.run.stopping import GRACE_S, run_command, stoppable
 from src.stages.promises import broken_promises
 from src.stages.rehearsal import DEFAULT_FACTOR, describe_rehearsal, devices_here, rehearsed
 from utils.data.json_lines import DataError
 
 LOGGER = logging.getLogger(__name__)
-PROFILES = {"tiny": "config/tiny", "smollm2": "config/smollm2", "full": "config"}
+PROFILES = {
+    "tiny": "config/tiny",
+    "smollm2": "config/smollm2",
+    "cs336": "config/cs336",
+    "full": "config",
+}
+# Those that run on GPUs.
+LARGE = ("full", "cs336")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +98,7 @@ def run_all(arguments: argparse.Namespace) -> int:
         hardware = chosen_hardware(arguments.hardware)
         configured = {number: configure(STEPS[number], hardware, arguments)
                       for number in {0, *arguments.steps}}  # fmt: skip
+        check_benchmarks(load_config(*configured[0]), arguments)
     except (ConfigError, DataError) as error:
         LOGGER.error("%s", error)
         return 2
@@ -102,6 +113,9 @@ def run_all(arguments: argparse.Namespace) -> int:
                 "step %d ended with exit code %d; mend it and run again%s", number, code, where
             )
             return code
+    if code := run_benchmarks(*configured[0], arguments):
+        LOGGER.error("the benchmarks ended with exit code %d; mend it and run again", code)
+        return code
     if arguments.dry_run:
         return 0
     return report(load_config(*configured[0]), verbose=arguments.verbose)
@@ -172,24 +186,58 @@ def run_step(
     arguments: argparse.Namespace,
 ) -> int:
     """Run one step to its end and return its exit code."""
-    command = [*step.launcher, *launch_options(step, hardware, arguments)]
-    command += [part for file in files for part in ("--config", file)]
-    command += [part for value in overrides for part in ("--set", value)]
-    command += ["--dry-run"] if arguments.dry_run else []
-    command += [] if arguments.fresh or arguments.dry_run else ["--resume"]
-    command += ["--verbose"] if arguments.verbose else []
+    launch = [*step.launcher, *launch_options(step, hardware, arguments)]
+    command = [*launch, *step_options(files, overrides, arguments)]
     place = f"stage {arguments.steps.index(STEPS.index(step)) + 1} of {len(arguments.steps)}"
     said = " ".join(Path(part).name for part in command)
     LOGGER.info("running %s", said, extra=brief(f"{place}: {step.stage}"))
-    # A pipeline that is killed outright takes its step along, as by SIGTERM.
-    running = subprocess.Popen(command, cwd=ROOT, preexec_fn=partial(end_with_parent, SIGTERM))
-    try:
-        return running.wait()
-    except Stopped as stop:
-        running.send_signal(stop.number)
-        # The step says that it was stopped, and what goes on from where.
-        stop.told = running.wait() == 128 + stop.number
-        raise
+    return run_command(command)
+
+
+def step_options(
+    files: list[str], overrides: list[str], arguments: argparse.Namespace
+) -> list[str]:
+    """Return what every stage script is given."""
+    options = [part for file in files for part in ("--config", file)]
+    options += [part for value in overrides for part in ("--set", value)]
+    options += ["--dry-run"] if arguments.dry_run else []
+    options += ["--verbose"] if arguments.verbose else []
+    return options + ([] if arguments.fresh or arguments.dry_run else ["--resume"])
+
+
+def check_benchmarks(config: Config, arguments: argparse.Namespace) -> None:
+    """Read the benchmarks that run at the end, before anything starts; a plan reads none.
+
+    Raises:
+        ConfigError: naming what cannot be read.
+    """
+    if not config.evaluation.benchmarks:
+        return
+    # Imported here: reading data sets is not needed by most runs.
+    from src.benchmarks.loading import load_benchmarks, missing_files
+
+    if not arguments.dry_run:
+        load_benchmarks(config)
+    elif missing := missing_files(config):
+        raise ConfigError("\n".join(missing))
+
+
+def run_benchmarks(files: list[str], overrides: list[str], arguments: argparse.Namespace) -> int:
+    """Run the benchmarks on the models of `evaluation.benchmark_stages`; return the exit code."""
+    config = load_config(files, overrides)
+    if not config.evaluation.benchmarks:
+        return 0
+    for stage in config.evaluation.benchmark_stages:
+        outcome = read_outcome(pipeline_folder(config), stage)
+        if outcome is None and not arguments.dry_run:
+            LOGGER.warning("benchmarks: %s has not finished, so its model is left out", stage)
+            continue
+        model = outcome["checkpoint"] if outcome else config.model.path
+        command = [_PYTHON, "step0_baseline/evaluate_model.py", model, "--benchmarks"]
+        LOGGER.info("benchmarks of %s's model", stage)
+        if code := run_command([*command, *step_options(files, overrides, arguments)]):
+            return code
+    return 0
 
 
 def launch_options(
@@ -294,7 +342,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--hardware",
         choices=(AUTO, *sorted(item.name for item in HARDWARE)),
-        help="overlay for the full profile's GPUs; auto: by what is here",
+        help="overlay for the GPUs of full and cs336; auto: by what is here",
     )
     parser.add_argument("--processes", type=int, help="processes (GPUs) of step 3 (default: 1)")
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C")
@@ -324,8 +372,8 @@ def parse_arguments() -> argparse.Namespace:
         "--resume", action="store_true", help="go on with an existing run (the default)"
     )
     arguments = parser.parse_args()
-    if arguments.hardware and arguments.profile != "full":
-        parser.error("--hardware is for the full profile; the others run on a CPU")
+    if arguments.hardware and arguments.profile not in LARGE:
+        parser.error(f"--hardware is for {' and '.join(LARGE)}; the other profiles run on a CPU")
     if not set(arguments.steps) <= set(range(len(STEPS))):
         parser.error("--steps takes numbers from 0 to 3, such as 2,3")
     return arguments

@@ -3,12 +3,14 @@
     python step0_baseline/evaluate_model.py results/tiny/step2_sft/checkpoints/step_000050 \\
         --config config/tiny/baseline_config.yaml
     ... MODEL --prompts question_only qwen_boxed few_shot --greedy     # more ways of asking
+    ... MODEL --benchmarks math500 aime24               # docs/benchmarks.md
     ... --compare results/tiny/step2_sft results/tiny/step3_GRPO       # folders, or models
     ... --regrade results/tiny/step3_GRPO/completions.jsonl [--patient] [--output FILE]
 
 Writes to results/<run>/evaluations/<model name>/: completions.jsonl (completions-<variant>.jsonl),
 summary.json, outcome.json; comparisons to results/<run>/comparisons/. Comparing and grading again
-need no model.
+need no model. With --benchmarks the model is scored on those alone, likewise in
+results/<run>/benchmarks/<model name>/; without names they are those of evaluation.benchmarks.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from __future__ import annotations
 import sys
 
 from src.config.schema import Config
-from src.run.directory import Run
+from src.run.directory import BENCHMARKS, Run
 from src.stages.evaluate_model import evaluation_name, stage_arguments
 from src.stages.evaluate_model import main as compare_or_regrade
 from src.stages.start import run_stage
@@ -39,14 +41,29 @@ def main(config: Config, run: Run) -> None:
     run.finish(**score_model(run, model, tasks))
 
 
+def run_benchmarks(config: Config, run: Run) -> None:
+    """Run the benchmarks on `config.model.path`."""
+    from src.benchmarks.loading import load_benchmarks, provenance
+    from src.benchmarks.scoring import benchmark_tasks, score_benchmarks
+    from src.stages.model_check import check_model
+    from src.training.policy import resolve_model
+
+    loaded = load_benchmarks(config)
+    tasks = benchmark_tasks(run, loaded)
+    model = resolve_model(config.model.path)
+    check_model(model, config)
+    run.begin(data=provenance(loaded), model=model)
+    run.finish(**score_benchmarks(run, model, tasks))
+
+
 if __name__ == "__main__":
     code = compare_or_regrade(sys.argv[1:], DEFAULT_CONFIG)
     if code is not None:
         sys.exit(code)
-    model_path, arguments = stage_arguments(sys.argv[1:])
+    model_path, benchmarks, arguments = stage_arguments(sys.argv[1:])
     run_stage(
-        evaluation_name(model_path),
-        main,
+        evaluation_name(model_path, BENCHMARKS) if benchmarks else evaluation_name(model_path),
+        run_benchmarks if benchmarks else main,
         default_config=DEFAULT_CONFIG,
         description=__doc__ or "",
         arguments=arguments,

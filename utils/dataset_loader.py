@@ -115,6 +115,31 @@ def load_sources(
     return replace(found, recognised=recognised)
 
 
+def load_test_set(source: Source, name: str) -> ProblemSet:
+    """Load problems that are reported on alone, as a benchmark's; there is nothing to fit.
+
+    Args:
+        name: where any row is marked `in_<name>: true`, those are the set.
+
+    Raises:
+        DataError: for a source that cannot be read, a row that is none, or no problems left.
+    """
+    missing: list[str] = []
+    recognised: list[str] = []
+    marked = name if any(row.content.get(f"in_{name}") for row in source.rows()) else "all"
+    problems = list(_problems([source], missing, recognised, marked=marked))
+    if not problems:
+        raise DataError(f"{source.name}: no row has a reference answer; check its columns")
+    return ProblemSet(
+        [],
+        [],
+        problems,
+        without_answer=missing,
+        files={source.name: source.describe()},
+        recognised=recognised,
+    )
+
+
 def load_synthetic(sizes: SplitSizes, seed: int) -> ProblemSet:
     """Generate the tiny profile's problems; splits are disjoint by the hash of the text."""
     return ProblemSet(

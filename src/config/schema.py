@@ -12,6 +12,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from src.config.benchmarks import BenchmarkConfig
 from src.config.engine import DeviceConfig, EngineConfig
 from src.config.grpo import GrpoConfig
 from src.config.training import (
@@ -47,13 +48,17 @@ class RunConfig(Section):
     """Folder for all runs, relative to the repository root."""
     seed: int = 17
     """Seed of data order, sampling, search and initialisation."""
+    earlier: str | None = None
+    """Run (its `run.name`) whose steps stand in for earlier ones that this run does not have."""
     rehearsal: Rehearsal | None = None
     """What a rehearsal (`run_pipeline.py --rehearse`) changed; None for a run that counts."""
 
-    @field_validator("name")
+    @field_validator("name", "earlier")
     @classmethod
-    def _check_name(cls, name: str) -> str:
+    def _check_name(cls, name: str | None) -> str | None:
         """Refuse what is no folder's name below `output_root`, or reads as an option."""
+        if name is None:
+            return None
         plain = name.isprintable() and name == name.strip() and not set(name) & set("/\\")
         if not plain or not name or name[0] in "-." or len(name.encode()) > _LONGEST_NAME:
             raise ValueError(
@@ -116,6 +121,8 @@ class DataConfig(Section):
         "precalculus",
     ]
     """MATH subjects to load from the hub."""
+    seed: int | None = None
+    """Seed of the splits and of generated problems; None for `run.seed`."""
     prompt: str = "prompts/rl_zero.prompt"
     """Prompt template with one `{question}`."""
     remove_duplicates: Literal["exact", "numbers", "near"] = "exact"
@@ -142,7 +149,7 @@ class SamplingConfig(Section):
     """Completions a problem in the test evaluation; above 1, pass@k is reported too."""
 
 
-class EvaluationConfig(Section):
+class EvaluationConfig(BenchmarkConfig):
     prompts: list[str] = []
     """Further prompts to score beside `data.prompt`: names in prompts/, or files."""
     greedy: bool = False
@@ -235,6 +242,7 @@ class Config(Section):
         yield from self._engine_problems()
         if self.hub.push and self.hub.repo is None:
             yield "hub.push: true, and hub.repo names no repository; set hub.repo=user/name"
+        yield from self.evaluation.benchmark_problems()
         beyond = [k for k in self.evaluation.pass_at if k > self.sampling.samples]
         if beyond:
             yield (

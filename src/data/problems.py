@@ -24,7 +24,8 @@ def load_problems(config: Config) -> ProblemSet:
     Raises:
         DataError: for a missing, malformed or empty file.
     """
-    data, seed = config.data, config.run.seed
+    data = config.data
+    seed = config.run.seed if data.seed is None else data.seed
     sizes = SplitSizes(data.train_rows, data.validation_rows, data.test_rows)
     if data.source == "synthetic":
         problems = load_synthetic(sizes, seed)

@@ -82,7 +82,8 @@ def read_scored(place: Path) -> Scored:
         )
     outcome = read_json(folder / "outcome.json")
     variant = file.stem.partition("completions-")[2]
-    measured = outcome["variants"][variant] if variant else outcome
+    others = outcome.get("benchmarks") or outcome.get("variants", {})
+    measured = others[variant] if variant else outcome
     by_problem: dict[str, list[dict[str, Any]]] = {}
     for row in read_jsonl(file):
         by_problem.setdefault(row["unique_id"], []).append(row)

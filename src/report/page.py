@@ -11,6 +11,7 @@ from typing import Any
 
 from src.data.summary import describe_data
 from src.output.page_template import fill
+from src.report.benchmarks import page_benchmarks
 from src.report.search import describe_search
 from src.report.unfinished import trial_values
 from src.run.directory import GRPO_STAGE, SEARCH_STAGE
@@ -68,6 +69,7 @@ def render_page(
         "stages": stages,
         "gain": gain,
         "variants": [{"name": name, **found} for name, found in report["variants"].items()],
+        "benchmarks": page_benchmarks(report.get("benchmarks", {})),
         "faults": FAULTS,
         "curves": [*_search_curve(run_folder), *curves(run_folder)],
         "search": describe_search(search) if search else "",

@@ -13,6 +13,7 @@ from typing import Any
 from src.config.loading import ROOT
 from src.data.summary import describe_data
 from src.evaluation.comparison import Difference, Scored, paired_difference, read_scored
+from src.report.benchmarks import build_benchmarks, show_benchmarks
 from src.report.page import render_page
 from src.report.plots import draw_run
 from src.report.rehearsal import build_rehearsal, show_rehearsal
@@ -115,8 +116,10 @@ def build_report(run_folder: Path, outcomes: Mapping[str, Record]) -> Record:
         entries.append(entry)
     first = next(iter(scored), None)
     rehearsal = build_rehearsal(run_folder, outcomes)
+    benchmarks = build_benchmarks(run_folder, outcomes)
     return {
         **({"rehearsal": rehearsal} if rehearsal else {}),
+        **({"benchmarks": benchmarks} if benchmarks else {}),
         "profile": _profile(run_folder, outcomes),
         "test_set": outcomes[first]["test_set"] if first else None,
         "stages": entries,
@@ -194,6 +197,7 @@ def render_markdown(report: Record, outcomes: dict[str, Record], run_name: str) 
         *_show_search(outcomes.get(SEARCH_STAGE)),
         *_describe_gain(report["whole_gain"]),
         *_show_variants(report["variants"]),
+        *show_benchmarks(report.get("benchmarks", {})),
         "Accuracy is the share of all test problems answered correctly in the right format, with "
         "its Wilson interval; beside it the share among well-formed completions, and the share of "
         "completions in which the right answer stands anywhere. Stages are compared on the same "

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from src.benchmarks.table import read_benchmarks
 from src.config.loading import ConfigError, load_config
 from src.data.problems import load_problems
 from src.data.prompts import load_prompt
@@ -26,7 +27,7 @@ from src.report.report import (
     refuse_mixtures,
     render_markdown,
 )
-from src.run.directory import FITTING_STAGES, GRPO_STAGE, SEARCH_STAGE
+from src.run.directory import BENCHMARKS, FITTING_STAGES, GRPO_STAGE, SEARCH_STAGE
 from src.run.file_list import (
     DESCRIPTION,
     FILES,
@@ -62,6 +63,9 @@ def verify_run(folder: Path) -> list[str]:
     for stage in stages or read_outcomes(folder):
         lines = list(_sound(OUTCOME, _verify_stage(folder / stage, outcomes, data)))
         found += [f"{stage}: {line}" for line in lines]
+    for name, outcome in read_benchmarks(folder).items():
+        lines = list(_sound(OUTCOME, _verify_benchmarks(folder / BENCHMARKS / name, outcome)))
+        found += [f"{BENCHMARKS}/{name}: {line}" for line in lines]
     if len(outcomes) == len(stages):
         found += _sound("report.json", _verify_report(folder, outcomes))
         return [*found, *_sound(FILES, changed_files(folder))]
@@ -74,7 +78,7 @@ def uncovered(folder: Path) -> list[str]:
     inside = [
         f"{stage}/{name}" for stage in stages for name in _sound(FILES, not_covered(folder / stage))
     ]
-    known = {*STAGES, *_REPORT_FILES, "report.html", "report.png"}
+    known = {*STAGES, BENCHMARKS, *_REPORT_FILES, "report.html", "report.png"}
     return [*inside, *sorted(path.name for path in folder.iterdir() if path.name not in known)]
 
 
@@ -129,6 +133,13 @@ def _verify_stage(folder: Path, outcomes: dict[str, Record], data: _Data) -> Ite
         inside = folder.joinpath(*place[place.index("checkpoints") :])
         if not (inside / DESCRIPTION).is_file():
             yield f"{OUTCOME}: its checkpoint {inside} is missing, or no {DESCRIPTION} lies there"
+
+
+def _verify_benchmarks(folder: Path, outcome: Record) -> Iterator[str]:
+    """Check one model's benchmarks: files, grades and figures."""
+    yield from _sound(FILES, differing_files(folder, outcome.get("files_sha256")))
+    for name, figures in outcome[BENCHMARKS].items():
+        yield from _sound(f"completions-{name}", _verify_figures(folder, figures, name))
 
 
 def _verify_manifest(folder: Path, outcome: Record, data: _Data) -> Iterator[str]:

@@ -13,6 +13,7 @@ from glob import glob
 from pathlib import Path
 from typing import IO, Any
 
+from src.config.benchmarks import BenchmarkConfig
 from src.config.loading import ConfigError, dump_yaml, read_yaml, resolve_path
 from src.config.schema import Config
 from src.data.summary import summarise_data
@@ -33,6 +34,8 @@ from utils.data.hashing import file_sha256
 
 LOGGER = logging.getLogger(__name__)
 SEARCH_STAGE = "step1_sft_hyper"
+BEST = "best.yaml"
+"""The search's result: an overlay that step 2 takes."""
 GRPO_STAGE = "step3_GRPO"
 FITTING_STAGES = (SEARCH_STAGE, "step2_sft")
 """Those that train on supervised rows."""
@@ -52,6 +55,11 @@ PATIENCE_SETTINGS = (
 """How long a run waits for what may hang: no part of what it is either."""
 SHOWING_SETTINGS = (*("metrics.tensorboard", "hub.repo", "hub.push", "hub.public", "hub.licence"),)
 """Where a run is shown and given to."""
+
+BENCHMARKS = "benchmarks"
+"""Folder in a run's of a stage for each model that benchmarks were run on; its settings matter to
+those stages alone, which start over where they have changed."""
+_BENCHMARK_SETTINGS = tuple(f"evaluation.{name}" for name in BenchmarkConfig.model_fields)
 
 
 class ChecksPassed(Exception):  # noqa: N818 - not an error: `--check` ends here
@@ -91,7 +99,7 @@ class Run:
         recorded = self.folder / "config.yaml"
         if read_outcome(self.pipeline_folder, self.stage) is None or not recorded.is_file():
             return False
-        return _settings(read_yaml(recorded)) == _settings(self.config.model_dump(mode="json"))
+        return self._same_settings(recorded)
 
     def begin(self, *, data: dict[str, Any], model: str) -> None:
         """Create the folder and write what is about to run.
@@ -113,7 +121,10 @@ class Run:
             return
         if not self.shared:
             self._claim = claim_folder(self.folder)
-        goes_on = self.shared or (self.resume and (self.folder / "config.yaml").is_file())
+        recorded = self.folder / "config.yaml"
+        goes_on = self.shared or (self.resume and recorded.is_file())
+        if goes_on and self._runs_benchmarks and not self._same_settings(recorded):
+            goes_on = False
         if self.folder.exists() and not goes_on:
             self._keep_aside()
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -172,9 +183,7 @@ class Run:
             write_text_atomic(recorded, text)
         elif recorded.read_text(encoding="utf-8") == text:
             LOGGER.info("going on in %s", self.folder)
-        elif not self.shared and _settings(read_yaml(recorded)) == _settings(
-            self.config.model_dump(mode="json")
-        ):
+        elif not self.shared and self._same_settings(recorded):
             write_text_atomic(recorded, text)
             LOGGER.info("going on in %s with other settings of its memory or patience", self.folder)
         else:
@@ -184,6 +193,19 @@ class Run:
                 f"{self.folder}: {wish} needs the configuration the run was started with "
                 f"({recorded}); use it, or another run.name{'' if self.shared else over}"
             )
+
+    @property
+    def _runs_benchmarks(self) -> bool:
+        return self.stage.startswith(f"{BENCHMARKS}/")
+
+    def _same_settings(self, recorded: Path) -> bool:
+        """Tell whether a recorded configuration asks for the same, memory and patience apart."""
+        found = [_settings(read_yaml(recorded)), _settings(self.config.model_dump(mode="json"))]
+        if not self._runs_benchmarks:
+            for settings in found:
+                for name in _BENCHMARK_SETTINGS:
+                    settings.pop(name, None)
+        return found[0] == found[1]
 
     def _manifest(self) -> dict[str, Any]:
         return {
@@ -214,6 +236,15 @@ class _RunLog(logging.FileHandler):
 def pipeline_folder(config: Config) -> Path:
     """Return `results/<run>/`."""
     return resolve_path(config.run.output_root) / config.run.name
+
+
+def earlier_folder(config: Config, stage: str, file: str = OUTCOME) -> Path:
+    """Return the run's folder whose finished stage this run builds on: its own, else that of
+    `run.earlier`."""
+    own = pipeline_folder(config)
+    if (own / stage / file).is_file() or config.run.earlier is None:
+        return own
+    return own.with_name(config.run.earlier)
 
 
 def read_outcome(folder: Path, stage: str) -> dict[str, Any] | None:

@@ -12,14 +12,17 @@ import os
 import signal
 import socket
 import stat
+import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from src.config.loading import ROOT
 from src.output.streams import own_descriptors
 
 LOGGER = logging.getLogger(__name__)
@@ -83,6 +86,23 @@ def stoppable(explain: Callable[[], str | None], *, grace_s: float = GRACE_S) ->
         for number in heard:
             signal.signal(number, signal.SIG_IGN)  # the interpreter's end would undo other handlers
         sys.exit(128 + stop.number)
+
+
+def run_command(command: Sequence[str]) -> int:
+    """Run a script of the project to its end, and hand on the signal that stops this process.
+
+    A process that is killed outright takes what it runs along, as by SIGTERM.
+    """
+    running = subprocess.Popen(
+        command, cwd=ROOT, preexec_fn=partial(end_with_parent, signal.SIGTERM)
+    )
+    try:
+        return running.wait()
+    except Stopped as stop:
+        running.send_signal(stop.number)
+        # It says itself that it was stopped, and what goes on from where.
+        stop.told = running.wait() == 128 + stop.number
+        raise
 
 
 def end_told(folder: Path | None, told: str, error: BaseException) -> NoReturn:

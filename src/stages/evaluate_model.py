@@ -47,30 +47,37 @@ def main(arguments: Sequence[str], default_config: str) -> int | None:
     return 0
 
 
-def evaluation_name(model: str) -> str:
+def evaluation_name(model: str, folder: str = "evaluations") -> str:
     """Return the folder that a model's evaluation goes to, below the run's.
 
     >>> evaluation_name("results/tiny/step2_sft/checkpoints/step_000008")
     'evaluations/step2_sft_checkpoints_step_000008'
     """
-    return f"evaluations/{'_'.join(Path(model).parts[-3:])}"
+    return f"{folder}/{'_'.join(part for part in Path(model).parts[-3:] if part != '/')}"
 
 
-def stage_arguments(arguments: Sequence[str]) -> tuple[str, list[str]]:
-    """Turn MODEL, `--prompts` and `--greedy` into settings; return the model and the arguments.
+def stage_arguments(arguments: Sequence[str]) -> tuple[str, bool, list[str]]:
+    """Turn MODEL, `--prompts`, `--greedy` and `--benchmarks` into settings.
+
+    Returns:
+        The model, whether benchmarks are asked for, and the stage's arguments.
 
     >>> stage_arguments(["--config", "a.yaml", "m", "--greedy"])
-    ('m', ['--config', 'a.yaml', '--set', 'model.path=m', '--set', 'evaluation.greedy=true'])
+    ('m', False, ['--config', 'a.yaml', '--set', 'model.path=m', '--set', 'evaluation.greedy=true'])
     """
     parser = _configuration_options()
     parser.add_argument("model", nargs="?")
     parser.add_argument("--prompts", nargs="+")
     parser.add_argument("--greedy", action="store_true")
+    parser.add_argument("--benchmarks", nargs="*")
     given, passed = parser.parse_known_args(list(arguments))
     settings = [f"model.path={given.model}"] if given.model else []
     settings += [f"evaluation.prompts=[{', '.join(given.prompts)}]"] if given.prompts else []
     settings += ["evaluation.greedy=true"] if given.greedy else []
-    return given.model or "model", [*_passed_on(given.config, [*settings, *given.set]), *passed]
+    named = ", ".join(given.benchmarks or [])
+    settings += [f"evaluation.benchmarks=[{named}]"] if named else []
+    passed = [*_passed_on(given.config, [*given.set, *settings]), *passed]
+    return given.model or "model", given.benchmarks is not None, passed
 
 
 def _compare_all(given: argparse.Namespace, config: Config) -> None:

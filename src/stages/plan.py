@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from src.benchmarks.asking import describe_benchmarks
 from src.config.schema import Config
 from src.data.prompts import load_prompt
 from src.data.row_counts import sft_rows, test_rows, train_rows, validation_rows
 from src.run.devices import device_index, engine_config, is_cpu
-from src.run.directory import GRPO_STAGE, TRAINING_STAGES
+from src.run.directory import BENCHMARKS, GRPO_STAGE, TRAINING_STAGES
 from src.run.processes import (
     evaluation_device,
     evaluation_engines,
@@ -55,7 +56,8 @@ def describe_plan(stage: str, config: Config) -> str:
         "step1_sft_hyper": _search,
         "step2_sft": _training,
         "step3_GRPO": _grpo,
-    }.get(stage, _scoring)
+        BENCHMARKS: describe_benchmarks,
+    }.get(stage.partition("/")[0], _scoring)
     lines += [f"  {line}" for line in describe(config)]
     if stage != GRPO_STAGE:
         lines += [f"  {line}" for line in _engines(stage, config)]

@@ -22,6 +22,7 @@ DEFAULT_FACTOR = 16
 # What the model above holds, and how much shorter completions become.
 _CONTEXT_TOKENS = 1024
 _COMPLETION_DIVISOR = 8
+_BENCHMARK_ROWS = 4
 _BATCH = "train.batch_size"
 
 
@@ -124,6 +125,7 @@ def _rows(config: Config, factor: int) -> dict[str, Any]:
         "train.loss_rows": _fewer(train.loss_rows, factor),
         "search.validation_rows": _fewer(config.search.validation_rows, factor),
         "grpo.validation_rows": _fewer(config.grpo.validation_rows, factor),
+        "evaluation.benchmark_rows": config.evaluation.benchmark_rows or _BENCHMARK_ROWS,
     }
     if config.sft.files:
         values["sft.files"] = [

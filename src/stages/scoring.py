@@ -15,7 +15,7 @@ from src.eval_worker import EvalWorker
 from src.evaluation.evaluation import EvalTask
 from src.evaluation.figures import EvalReport, Reports
 from src.output.lines import IN_LOG, brief
-from src.run.directory import Run, pipeline_folder, read_outcome
+from src.run.directory import Run, earlier_folder, read_outcome
 from src.run.files import write_json_atomic
 from src.run.metrics import MetricLog, open_metric_log
 from src.run.terminal import interval, list_faults, percent, show_scores
@@ -255,7 +255,7 @@ def starting_model(config: Config) -> str:
     """
     if config.grpo.init == "base":
         return resolve_model(config.model.path)
-    folder = pipeline_folder(config)
+    folder = earlier_folder(config, "step2_sft")
     outcome = read_outcome(folder, "step2_sft")
     if outcome is None:
         raise ConfigError(

@@ -14,12 +14,13 @@ from src.output.lines import brief, log_to_terminal, shown_path
 from src.output.streams import restored
 from src.run.devices import devices_meet
 from src.run.directory import (
+    BEST,
     GRPO_STAGE,
     SEARCH_STAGE,
     TRAINING_STAGES,
     ChecksPassed,
     Run,
-    pipeline_folder,
+    earlier_folder,
 )
 from src.run.files import disk_full
 from src.run.processes import (
@@ -77,7 +78,8 @@ def run_stage(
             if stale:
                 LOGGER.warning("ignoring %s: left by a launcher that is gone", ", ".join(stale))
             config = load_config(given.config, given.set)
-            overlay = pipeline_folder(config) / SEARCH_STAGE / "best.yaml"
+            searched = earlier_folder(config, SEARCH_STAGE, BEST)
+            overlay = searched / SEARCH_STAGE / BEST
             if takes_search_result and overlay.is_file():
                 config = load_config([*given.config, overlay], given.set)
                 taking = "taking the search's best hyperparameters"

@@ -91,7 +91,7 @@ def test_grpo_needs_step_2(tmp_path):
 
 
 @pytest.mark.parametrize("stage", STEPS)
-@pytest.mark.parametrize("profile", ["config", "config/tiny", "config/smollm2"])
+@pytest.mark.parametrize("profile", ["config", "config/tiny", "config/smollm2", "config/cs336"])
 def test_dry_run_prints_configuration_and_plan(stage, profile, tmp_path):
     done = run_step(stage, "--dry-run", "--set", f"run.output_root={tmp_path}", profile=profile)
     assert done.returncode == 0, done.stderr

@@ -25,6 +25,7 @@ LEVELS = (
     ("engine", "training"),
     ("training_worker", "evaluation"),
     ("eval_worker",),
+    ("benchmarks",),
     ("stages",),
     ("sft",),
     ("search", "grpo"),
