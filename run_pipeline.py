@@ -262,7 +262,7 @@ def report(config: Config, *, verbose: bool) -> int:
     found = report_on(folder)
     if found is not None:
         log_report(config, folder, found, silent=not verbose)
-    if config.hub.repo is None:
+    if config.hub.repo is None or config.run.rehearsal is not None:
         return 0
     from src.report.publish import publish
 

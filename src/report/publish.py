@@ -158,6 +158,10 @@ def _reported(run_folder: Path, outcomes: Mapping[str, Record]) -> tuple[str, Pa
             f"{run_folder}: no training stage has finished, so there is no model; run step 2 or 3"
         )
     stage = stages[-1]
+    if outcomes[stage].get("rehearsal"):
+        raise ConfigError(
+            f"{run_folder}: a rehearsal, whose figures mean nothing; publish a real run"
+        )
     place = Path(outcomes[stage]["checkpoint"]).parts
     # The run may have been moved since.
     checkpoint = run_folder.joinpath(stage, *place[place.index("checkpoints") :])

@@ -25,6 +25,8 @@ from utils.grading.faults import FAULTS
 
 LOGGER = logging.getLogger(__name__)
 _LINE_EVERY_S = 20.0
+# What must be done before the time left is told: the first is slow to come.
+_TELLING_SHARE = 0.05
 Record = Mapping[str, Any]
 # Cells up to here stay on one line, whatever the terminal's width.
 _WHOLE = 24
@@ -168,14 +170,19 @@ class Progress:
         now = time.monotonic()
         if now - Progress._told_at >= _LINE_EVERY_S and self._done < self._total:
             Progress._told_at = now
-            rate = (self._done - self._first) / max(now - self._started, 1e-9)
-            left = duration((self._total - self._done) / rate) if rate else "unknown time"
-            LOGGER.info(
-                "%s: %s/%s %s, %.*f/s, %s left%s",
-                *(self._label, f"{self._done:,}", f"{self._total:,}", self._unit),
-                *(1 if rate >= 10 else 2, rate, left),
-                f", {note}" if note else "",
-            )
+            LOGGER.info("%s", ", ".join(filter(None, (self._count(), self._pace(now), note))))
+
+    def _count(self) -> str:
+        return f"{self._label}: {self._done:,}/{self._total:,} {self._unit}"
+
+    def _pace(self, now: float) -> str:
+        """Say rate and time left, once enough is done to tell."""
+        made = self._done - self._first
+        if made < _TELLING_SHARE * self._total:
+            return ""
+        rate = made / max(now - self._started, 1e-9)
+        left = duration((self._total - self._done) / rate)
+        return f"{rate:,.{1 if rate >= 10 else 2}f}/s, {left} left"
 
     def __enter__(self) -> Progress:
         return self

@@ -129,6 +129,13 @@ def test_what_cannot_be_given_away_is_said(run, tmp_path):
         with_values(Config(), {"hub.push": True})
 
 
+def test_a_rehearsal_is_not_given_away(run):
+    for file in run.glob("*/outcome.json"):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"rehearsal": True}))
+    with pytest.raises(ConfigError, match="a rehearsal"):
+        publish.prepare(run, "somebody/small-model")
+
+
 def test_the_licence_of_an_unknown_base_must_be_named(run):
     for file in run.glob("*/config.yaml"):
         config = yaml.safe_load(file.read_text())

@@ -73,6 +73,11 @@ def test_a_terminal_without_width_gets_lines(monkeypatch, caplog):
     (line,) = caplog.messages
     assert line.startswith("scoring: 2/3 completions, ")
     assert line.endswith(" s left, loss 0.5")
+    caplog.clear()
+    with Progress("scoring", 100, "completions") as progress:
+        monkeypatch.setattr(Progress, "_told_at", time.monotonic() - 60)
+        progress.advance(1)
+    assert caplog.messages == ["scoring: 1/100 completions"]
 
 
 def test_what_went_wrong_is_listed_by_frequency():
