@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import Field
 
-from src.config.reference import PAGE, settings_of, reference, values_of
+from src.config.reference import PAGE, reference, settings_of, values_of
 from src.config.schema import Config
 from src.config.training import Positive, Section, Share
 
