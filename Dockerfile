@@ -11,7 +11,7 @@ RUN apt-get update \
     && useradd --create-home --uid 10001 runner \
     && install -d -o runner -g runner /app /app/results
 
-USER runner
+USER 10001
 WORKDIR /app
 RUN python3.12 -m venv .venv
 ENV PATH=/app/.venv/bin:$PATH

@@ -20,7 +20,7 @@ COMMANDS = {
     command
     for block in BLOCKS
     for line in block.replace("\\\n", " ").splitlines()
-    if (command := line.split("#")[0].strip())
+    if (command := line.split("#")[0].strip().removesuffix(" --dry-run"))
 }
 ON_A_RUN = {command for command in COMMANDS if "--verify" in command or "--compare" in command}
 # What installs or enters an environment is not tried.

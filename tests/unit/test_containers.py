@@ -43,7 +43,7 @@ def test_what_is_installed_is_pinned(name):
 def test_the_user_is_not_root_and_results_are_a_volume(name):
     instructions = _instructions(name)
     words = [word for word, _ in instructions]
-    assert ("USER", "runner") in instructions
+    assert ("USER", "10001") in instructions
     assert ("VOLUME", '["/app/results"]') in instructions
     assert words.index("USER") < words.index("VOLUME")
 
