@@ -4,6 +4,7 @@
     python run_pipeline.py --profile tiny --steps 2,3
     python run_pipeline.py --profile full --hardware auto --dry-run
     python run_pipeline.py --profile full --rehearse
+    python run_pipeline.py --profile tiny --seeds 1,2,3
     python run_pipeline.py --verify results/tiny
     python run_pipeline.py --report results/tiny
     python run_pipeline.py --compare-runs results/tiny results/other
@@ -13,6 +14,7 @@ was; --fresh starts over and keeps the earlier attempt aside. --rehearse runs th
 with a tiny model, fewer rows and smaller batches on whatever machine, in results/<run>-rehearsal;
 the report lists what ran how often beside what was planned. --hardware puts an overlay of
 config/hardware/ over the full profile: the one named, or with `auto` what suits the GPUs here.
+--seeds runs all of it once a seed; what may be said of them together is in results/<run>-seeds.
 --verify derives every figure of a finished run again from its stored completions and hashes, and
 says what does not match. --report writes the report of a run as far as it is, --compare-runs
 compares two. What libraries print goes to each step's run.log; -v brings it back.
@@ -43,6 +45,7 @@ from src.run.directory import (
 from src.run.files import write_text_atomic
 from src.run.processes import gpu_count, visible_gpus
 from src.run.stopping import GRACE_S, run_command, stoppable
+from src.seeds.family import OPTION, Family, parse_seeds, run_seeds, without_seeds
 from src.stages.promises import broken_promises
 from src.stages.rehearsal import DEFAULT_FACTOR, describe_rehearsal, devices_here, rehearsed
 from utils.data.json_lines import DataError
@@ -94,6 +97,8 @@ def run_all(arguments: argparse.Namespace) -> int:
         return verify(arguments.verify)
     if arguments.report or arguments.compare_runs:
         return look_at(arguments)
+    if arguments.seeds:
+        return run_family(arguments)
     try:
         hardware = chosen_hardware(arguments.hardware)
         configured = {number: configure(STEPS[number], hardware, arguments)
@@ -131,6 +136,28 @@ def look_at(arguments: argparse.Namespace) -> int:
     except ValueError as error:
         LOGGER.error("%s", error)
         return 2
+    return 0
+
+
+def run_family(arguments: argparse.Namespace) -> int:
+    """Run the steps once a seed, one seed after another, then report on all of them together."""
+    folder = PROFILES[arguments.profile]
+    try:
+        configs = [load_config([f"{folder}/{step.config}"], arguments.set) for step in STEPS]
+        family = Family(configs[0], arguments.seeds, rehearsal=arguments.rehearse)
+        stages = [STEPS[number].stage for number in arguments.steps]
+        earlier = family.earlier_run(stages, configs[3].grpo.init)
+    except ConfigError as error:
+        LOGGER.error("%s", error)
+        return 2
+    script = [_PYTHON, str(Path(__file__).resolve())]
+    code = run_seeds(family, [*script, *without_seeds(sys.argv[1:])], earlier)
+    if code or arguments.dry_run:
+        return code
+    # Imported here: a plan needs no figures.
+    from src.seeds.report import write_family
+
+    LOGGER.info("report of all seeds: %s", write_family(family.folder, family.members()))
     return 0
 
 
@@ -346,6 +373,12 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--processes", type=int, help="processes (GPUs) of step 3 (default: 1)")
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C")
+    parser.add_argument(
+        OPTION,
+        type=parse_seeds,
+        metavar="1,2,3",
+        help="run once a seed, in results/<run>-seed<N>, and report in results/<run>-seeds",
+    )
     parser.add_argument("--dry-run", action="store_true", help="print every step's plan")
     parser.add_argument(
         "--rehearse", action="store_true", help="run the schedule with a tiny model and fewer rows"

@@ -7,6 +7,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from src.config.loading import ConfigError, dump_yaml, load_config
 from src.config.schema import Config
@@ -14,6 +15,7 @@ from src.output.lines import brief, log_to_terminal, shown_path
 from src.output.streams import restored
 from src.run.devices import devices_meet
 from src.run.directory import (
+    BENCHMARKS,
     BEST,
     GRPO_STAGE,
     SEARCH_STAGE,
@@ -39,6 +41,7 @@ from src.run.processes import (
     use_scratch,
 )
 from src.run.stopping import RunError, end_told, keep_trace, stoppable
+from src.seeds.family import OPTION, Family, parse_seeds, run_seeds, without_seeds
 from src.stages.cards import check_card
 from src.stages.out_of_memory import end_out_of_memory
 from src.stages.plan import describe_plan
@@ -78,6 +81,8 @@ def run_stage(
             if stale:
                 LOGGER.warning("ignoring %s: left by a launcher that is gone", ", ".join(stale))
             config = load_config(given.config, given.set)
+            if given.seeds:
+                _run_seeds(stage, config, given)
             searched = earlier_folder(config, SEARCH_STAGE, BEST)
             overlay = searched / SEARCH_STAGE / BEST
             if takes_search_result and overlay.is_file():
@@ -104,6 +109,34 @@ def run_stage(
         except (ConfigError, DataError) as error:
             LOGGER.error("%s", error)
             sys.exit(USER_ERROR)
+
+
+def _run_seeds(stage: str, config: Config, given: argparse.Namespace) -> NoReturn:
+    """Run this script once a seed, then report on all of them together; ends the process."""
+    if process_count() > 1:
+        raise ConfigError(
+            f"{OPTION}: {process_count()} processes run one seed together; use run_pipeline.py "
+            f"--processes {process_count()} {OPTION} ..., which starts them once a seed"
+        )
+    if stage.startswith(f"{BENCHMARKS}/"):
+        raise ConfigError(
+            f"{OPTION}: benchmarks draw several completions a problem already, and train nothing; "
+            "set evaluation.benchmark_settings.<name>.samples, or run them on each seed's model"
+        )
+    family = Family(config, given.seeds)
+    earlier = family.earlier_run([stage], config.grpo.init)
+    # What the user wrote: a script may have turned some of it into settings.
+    command = [sys.executable, str(Path(sys.argv[0]).resolve()), *without_seeds(sys.argv[1:])]
+    code = run_seeds(family, command, earlier)
+    if not (code or given.dry_run or given.check or stage == SEARCH_STAGE):
+        # Imported here: a plan needs no figures.
+        from src.seeds.figures import SCORED  # noqa: PLC0415
+        from src.seeds.report import write_family  # noqa: PLC0415
+
+        stages = SCORED[: SCORED.index(stage) + 1] if stage in SCORED else [stage]
+        written = write_family(family.folder, family.members(), stages)
+        LOGGER.info("report of all seeds: %s", written)
+    sys.exit(code)
 
 
 def _run(run: Run, main: Callable[[Config, Run], None]) -> None:
@@ -252,6 +285,12 @@ def _parse_arguments(
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
     parser.add_argument(
         "-v", "--verbose", action="store_true", help="show what libraries print, and whole lines"
+    )
+    parser.add_argument(
+        OPTION,
+        type=parse_seeds,
+        metavar="1,2,3",
+        help="run once a seed, in results/<run>-seed<N>, and report in results/<run>-seeds",
     )
     arguments = parser.parse_args(given)
     arguments.config = [Path(file) for file in arguments.config or [default_config]]

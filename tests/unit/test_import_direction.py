@@ -25,7 +25,7 @@ LEVELS = (
     ("engine", "training"),
     ("training_worker", "evaluation"),
     ("eval_worker",),
-    ("benchmarks",),
+    ("benchmarks", "seeds"),
     ("stages",),
     ("sft",),
     ("search", "grpo"),
