@@ -39,6 +39,9 @@ for _tag, _pattern, _first in (
         f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), list(_first)
     )
 
+# Dots between keys; those of a path in one (`grpo.rewards.../mine.py:brief`) are none.
+_FILE_DOTS_KEPT = re.compile(r"\.(?!py:|\./|/)")
+
 
 def load_config(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> Config:
     """Merge the files in order and the `a.b=c` overrides, and check the result.
@@ -151,7 +154,7 @@ def _parse_override(text: str) -> dict[str, Any]:
     path, equals, value = text.partition("=")
     if not equals or not path:
         raise ConfigError(f"--set {text}: expected section.key=value")
-    return _nest(path.strip().split("."), _parse_yaml(value, f"--set {text}"))
+    return _nest(_FILE_DOTS_KEPT.split(path.strip()), _parse_yaml(value, f"--set {text}"))
 
 
 def _nest(keys: list[str], value: Any) -> dict[str, Any]:

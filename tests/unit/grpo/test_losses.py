@@ -99,7 +99,7 @@ def build(
 
 def generated(trainer: PolicyTrainer) -> dict[str, torch.Tensor]:
     trainer.model.train()
-    rows = trainer.settings.grpo.completions_per_step
+    rows = trainer.settings.grpo.completions_per_batch
     return trainer._generate_and_score_completions([{"prompt": ""} for _ in range(rows)])
 
 

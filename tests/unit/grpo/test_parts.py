@@ -11,9 +11,10 @@ import torch
 from src.config.grpo import CollapseConfig, GrpoConfig
 from src.config.loading import ConfigError, load_config
 from src.grpo.collapse import CollapseWatch
-from src.grpo.importance import Agreement, importance_weights
 from src.grpo.problem_stream import ProblemStream, RolloutProblem, informative
-from src.grpo.rewards import reward_values
+from src.objective.importance import Agreement, importance_weights
+from src.rewards.batch import RewardBatch
+from src.rewards.built_in import BUILT_IN
 from utils.grading.outcome import Grade
 
 
@@ -22,8 +23,9 @@ def graded(outcome: str) -> Grade:
 
 
 def rewards(outcome: str, tokens: int, finished: bool):
-    settings = load_config(["config/tiny/grpo_config.yaml"], ["sampling.max_completion_tokens=100"])
-    return reward_values(graded(outcome), tokens, finished, settings)
+    row = {"tokens": tokens, "finished": finished, "token_limit": 100, "overlong_tokens": 20}
+    batch = RewardBatch([""], ["1"], [row], [graded(outcome)])
+    return {name: reward(*batch.arguments())[0] for name, reward in BUILT_IN.items()}
 
 
 @pytest.mark.parametrize(
@@ -41,7 +43,6 @@ def test_rewards_of_each_outcome():
     }  # fmt: skip
     assert rewards("format_failure", 50, True)["format"] == 0.0
     assert rewards("wrong_answer", 50, True)["accuracy"] == 0.0
-    assert set(rewards("unscorable", 50, True).values()) == {None}
 
 
 def problems(count: int) -> list[RolloutProblem]:
