@@ -39,9 +39,6 @@ for _tag, _pattern, _first in (
         f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), list(_first)
     )
 
-# Dots between keys; those of a path in one (`grpo.rewards.../mine.py:brief`) are none.
-_FILE_DOTS_KEPT = re.compile(r"\.(?!py:|\./|/)")
-
 
 def load_config(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> Config:
     """Merge the files in order and the `a.b=c` overrides, and check the result.
@@ -154,7 +151,9 @@ def _parse_override(text: str) -> dict[str, Any]:
     path, equals, value = text.partition("=")
     if not equals or not path:
         raise ConfigError(f"--set {text}: expected section.key=value")
-    return _nest(_FILE_DOTS_KEPT.split(path.strip()), _parse_yaml(value, f"--set {text}"))
+    # The last key may be a function in a file, whose dots part nothing: `grpo.rewards.a.py:f`.
+    keys = path.strip().split(".", 2 if ".py:" in path else -1)
+    return _nest(keys, _parse_yaml(value, f"--set {text}"))
 
 
 def _nest(keys: list[str], value: Any) -> dict[str, Any]:

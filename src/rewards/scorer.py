@@ -15,6 +15,8 @@ from src.rewards.calling import Fault, RewardCall, serve
 from src.run.stopping import RunError
 
 SETTING = "grpo.reward_timeout_s"
+# To start a process and run the user's files, however short a call may take.
+_LOADING_S = 60.0
 
 
 class RewardTraceback(Exception):  # noqa: N818 - the cause of an error, never raised itself
@@ -86,11 +88,12 @@ class RewardScorer:
             self._worker = WorkerProcess(
                 "the process of grpo.rewards", serve,
                 ([(resolve_path(file.path), file.name) for file in self._files],),
-                self._timeout_s, SETTING, has_children=True,
+                max(_LOADING_S, self._timeout_s), SETTING, has_children=True,
             )  # fmt: skip
             failed = self._worker.receive()
             if failed is not None or self._worker.gone:
                 return self._lost(failed, "cannot be loaded", whole=True)
+            self._worker.allow(self._timeout_s, SETTING)
         self._worker.send(RewardCall(number, batch))
         answer = self._worker.receive()
         return answer if answer is not None else self._lost(None, "gave no values")

@@ -153,6 +153,8 @@ def test_recipes_fill_in_what_the_configuration_leaves_open():
     assert (dr.loss, dr.scale_rewards, dr.dynamic_sampling) == ("dr_grpo", False, False)
     assert settings("grpo.recipe=dr_grpo", "grpo.scale_rewards=true").scale_rewards
     assert settings("grpo.recipe=reinforce_baseline").clip_high > 1e3
+    assert settings("grpo.recipe=gspo").ratio == "sequence"
+    assert settings("grpo.recipe=maxrl").advantage == "max_likelihood"
     with pytest.raises(ConfigError, match=r"grpo\.recipe"):
         settings("grpo.recipe=ppo")
 
@@ -164,6 +166,15 @@ def test_recipes_fill_in_what_the_configuration_leaves_open():
         ({"prompts_per_step": 3, "micro_batch_size": 4}, 2, "shared evenly"),
         ({"iterations": 2, "save_every": 25}, 1, "multiples of grpo.iterations"),
         ({"recipe": "reinforce_baseline", "iterations": 5}, 1, "one update a batch"),
+        ({"recipe": "rft", "updates_per_batch": 2}, 1, "grpo.updates_per_batch: rft takes one"),
+        ({"updates_per_batch": 5}, 1, "x 5 updates does not divide"),
+        ({"updates_per_batch": 2, "save_every": 25}, 1, "no rollouts are cut in two"),
+        ({"ratio": "sequence", "loss": "dapo"}, 1, "use loss: grpo, or ratio: token"),
+        (
+            {"advantage": "max_likelihood", "rewards": {"brevity": 0.1}},
+            1,
+            "grpo.rewards.brevity: grpo.advantage: max_likelihood divides",
+        ),
     ],
 )
 def test_bad_combinations(values, processes, says):
