@@ -23,9 +23,11 @@ def main(config: Config, run: Run) -> None:
     from src.data.prompts import load_prompt
     from src.grpo.callback import StageCallback, score_best, train
     from src.grpo.problems import problem_stream, usable_problems
-    from src.grpo.rollout_source import RolloutSource
+    from src.grpo.rollout_source import RolloutSource, trial_batch
     from src.grpo.split import engine_elsewhere
     from src.grpo.trainer import build_trainer
+    from src.rewards.files import reward_identities
+    from src.rewards.scorer import open_rewards
     from src.run.metrics import open_metric_log
     from src.run.processes import is_main_process
     from src.run.provenance import MANIFEST
@@ -43,17 +45,20 @@ def main(config: Config, run: Run) -> None:
     check_adapter(model, config, "grpo")
     tokenizer = load_tokenizer(model, config)
     usable = usable_problems(problems.train, prompt, tokenizer, config)
-    run.begin(data=problems.provenance(), model=model)
-    test = test_task(run, problems, prompt)
-    task = validation_task(config, problems, prompt, config.grpo.validation_rows)
-    source = RolloutSource(problem_stream(model, usable, prompt, tokenizer, config), config)
-    store = CheckpointStore(run.folder / "checkpoints", keep=1, manifest=run.folder / MANIFEST)
-    with engine_elsewhere(config, model, source) as split:
-        trainer = build_trainer(model, tokenizer, source, config, run.folder / "trl", split)
-        with open_metric_log(run) as metrics:
-            callback = StageCallback(trainer, metrics, store, task)
-            train(trainer, callback, resume=run.resume)
-        report = score_best(trainer, store, test, config.engine.swap_tolerance)
+    with open_rewards(config) as rewards:
+        rewards.try_on(trial_batch(usable, prompt, config))
+        run.begin(data=problems.provenance(), model=model, rewards=reward_identities(config))
+        test = test_task(run, problems, prompt)
+        task = validation_task(config, problems, prompt, config.grpo.validation_rows)
+        stream = problem_stream(model, usable, prompt, tokenizer, config)
+        source = RolloutSource(stream, config, rewards)
+        store = CheckpointStore(run.folder / "checkpoints", keep=1, manifest=run.folder / MANIFEST)
+        with engine_elsewhere(config, model, source) as split:
+            trainer = build_trainer(model, tokenizer, source, config, run.folder / "trl", split)
+            with open_metric_log(run) as metrics:
+                callback = StageCallback(trainer, metrics, store, task)
+                train(trainer, callback, resume=run.resume)
+            report = score_best(trainer, store, test, config.engine.swap_tolerance)
     if report is not None and is_main_process():
         outcome = write_test_outcome(run, [test], {test.name: report})
         run.finish(

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from src.config.rewards import RewardWeights
 from src.config.training import (
     AdapterSettings,
     OptimizerName,
@@ -19,21 +20,6 @@ from src.config.training import (
     Share,
     Switch,
 )
-
-
-class RewardWeights(Section):
-    accuracy: float = 1.0
-    """The r1_zero grader's verdict, 1 or 0."""
-    format: float = 0.0
-    """1 for a well-formed completion; with weight 0 it is logged alone."""
-    overlong: float = 0.0
-    """Soft overlong penalty (DAPO, arXiv:2503.14476, eq. 13): 0 falling to -1 at the limit."""
-    brevity: float = 0.0
-    """Minus the completion's share of the token limit."""
-
-    def weights(self) -> dict[str, float]:
-        """Return name -> weight, in the order in which rewards are computed."""
-        return self.model_dump()
 
 
 class CollapseConfig(Section):
@@ -48,12 +34,14 @@ class CollapseConfig(Section):
 
 
 class GrpoConfig(AdapterSettings):
-    recipe: Literal["grpo", "dr_grpo", "dapo", "reinforce_baseline"] = "dapo"
+    recipe: Literal[
+        "grpo", "dr_grpo", "dapo", "reinforce_baseline", "gspo", "cispo", "maxrl", "rft"
+    ] = "dapo"
     """Overlay of `config/recipes/` below this configuration's own numbers."""
     init: Literal["sft", "base"] = "sft"
     """Start from step 2's best checkpoint or from the base model."""
     steps: Positive = 200
-    """Optimizer steps."""
+    """Optimizer steps, `updates_per_batch` of them to a rollout batch."""
     learning_rate: float = Field(default=1e-5, gt=0)
     """Peak learning rate, with float32 weights under bf16 autocast."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
@@ -63,13 +51,16 @@ class GrpoConfig(AdapterSettings):
     group_size: Annotated[int, Field(ge=2)] = 8
     """Completions a prompt."""
     prompts_per_step: Positive = 32
-    """Problems an optimizer step, over all processes."""
+    """Problems a rollout batch, over all processes."""
     micro_batch_size: Positive = 8
     """Completions a forward and backward pass on one device."""
     min_completion_tokens: int = Field(default=4, ge=0)
     """Tokens of a rollout before the end of text may be sampled; evaluations have no such floor."""
     iterations: Positive = 1
     """Optimizer passes over the same rollouts."""
+    updates_per_batch: Positive = 1
+    """Optimizer steps that a rollout batch is cut into. All but the first train on what an older
+    policy drew: the ratio of their loss corrects for that, within `clip_low` and `clip_high`."""
     dynamic_sampling: bool = False
     """Replace groups whose completions are all right or all wrong by fresh ones (DAPO, eq. 11)."""
     draw_limit: float = Field(default=3.0, ge=1)
@@ -81,9 +72,11 @@ class GrpoConfig(AdapterSettings):
     order: Literal["shuffled", "level", "pass_rate"] = "shuffled"
     """Problems in random order, or the easy ones first by stated level or measured pass rate."""
     clip_low: float = Field(default=0.2, gt=0)
-    """Lower clipping distance of the probability ratio."""
+    """Lower clipping distance of the probability ratio; the loss `cispo` has none."""
     clip_high: float = Field(default=0.2, gt=0)
     """Upper clipping distance of the probability ratio."""
+    ratio: Literal["token", "sequence"] = "token"
+    """What the probability ratio is of: each token, or the geometric mean of a sequence (GSPO)."""
     kl_beta: float = Field(default=0.0, ge=0)
     """Weight of the KL penalty to the starting policy."""
     importance_correction: Literal[
@@ -101,13 +94,18 @@ class GrpoConfig(AdapterSettings):
     """AdamW's decoupled weight decay."""
     max_grad_norm: float = Field(default=1.0, gt=0)
     """Gradient clipping threshold."""
+    advantage: Literal["group_mean", "max_likelihood", "correct_only"] = "group_mean"
+    """A completion's reward less its group's mean; the same over that mean (MaxRL); or 1 for a
+    correct completion and 0 for all others, which are then no part of the loss (RFT)."""
     scale_rewards: bool = True
-    """Divide a group's advantages by its reward standard deviation."""
-    loss: Literal["grpo", "dr_grpo", "dapo"] = "dapo"
+    """Divide `group_mean` advantages by the group's reward standard deviation."""
+    loss: Literal["grpo", "dr_grpo", "dapo", "cispo"] = "dapo"
     """Token losses averaged a sequence first (grpo), over all tokens of the step (dapo), or divided
-    by the token limit (dr_grpo)."""
+    by the token limit (dr_grpo). cispo: as dapo, of log-probabilities weighted by the cut ratio."""
     rewards: RewardWeights = RewardWeights()
-    """Weight of each reward; all are logged."""
+    """Weight of each reward; all are logged. A function of yours: `path/to/file.py:name`."""
+    reward_timeout_s: Positive = 60
+    """Longest that a reward function of yours may take for a step's completions, in seconds."""
     overlong_share: Share = 0.2
     """Last part of the token limit in which the overlong penalty rises."""
     gradient_checkpointing: bool = True
@@ -142,9 +140,19 @@ class GrpoConfig(AdapterSettings):
     """Longest that a process waits for the others, in seconds; measuring pass rates counts."""
 
     @property
+    def completions_per_batch(self) -> int:
+        """Completions that are drawn together, over all processes."""
+        return self.group_size * self.prompts_per_step
+
+    @property
     def completions_per_step(self) -> int:
         """Completions an optimizer step, over all processes."""
-        return self.group_size * self.prompts_per_step
+        return self.completions_per_batch // self.updates_per_batch
+
+    @property
+    def steps_per_batch(self) -> int:
+        """Optimizer steps from one drawing of rollouts to the next."""
+        return self.iterations * self.updates_per_batch
 
     @property
     def evaluation_steps(self) -> list[int]:
@@ -167,27 +175,46 @@ class GrpoConfig(AdapterSettings):
 
     def problems(self, processes: int) -> Iterator[str]:
         """Say what cannot work together, for a number of processes."""
-        if self.completions_per_step % (self.micro_batch_size * processes):
+        cut = self.micro_batch_size * processes * self.updates_per_batch
+        if self.completions_per_batch % cut:
+            updates = f" x {self.updates_per_batch} updates" if self.updates_per_batch > 1 else ""
             yield (
-                f"grpo.micro_batch_size: {self.micro_batch_size} x {processes} process(es) does "
-                f"not divide prompts_per_step x group_size = {self.completions_per_step}; choose a "
-                "divisor"
+                f"grpo.micro_batch_size: {self.micro_batch_size} x {processes} process(es)"
+                f"{updates} does not divide prompts_per_step x group_size = "
+                f"{self.completions_per_batch}; choose a divisor"
             )
         if self.prompts_per_step % processes:
             yield (
                 f"grpo.prompts_per_step: {self.prompts_per_step} groups cannot be shared evenly by "
                 f"{processes} processes; use a multiple"
             )
-        if self.save_every % self.iterations or self.evaluate_every % self.iterations:
+        if self.save_every % self.steps_per_batch or self.evaluate_every % self.steps_per_batch:
             yield (
-                f"grpo.save_every and grpo.evaluate_every: must be multiples of grpo.iterations = "
-                f"{self.iterations}, so that no rollouts are cut in two"
+                "grpo.save_every and grpo.evaluate_every: must be multiples of grpo.iterations x "
+                f"grpo.updates_per_batch = {self.steps_per_batch}, so that no rollouts are cut in "
+                "two"
             )
         yield from self._split_problems(processes)
-        if self.recipe == "reinforce_baseline" and self.iterations > 1:
+        yield from self._loss_problems()
+
+    def _loss_problems(self) -> Iterator[str]:
+        """Say which parts of a loss do not go together."""
+        if self.recipe in ("reinforce_baseline", "rft") and self.steps_per_batch > 1:
+            name = "iterations" if self.iterations > 1 else "updates_per_batch"
             yield (
-                "grpo.iterations: reinforce_baseline takes one update a batch, as nothing clips "
-                "the ratio; use 1 or another recipe"
+                f"grpo.{name}: {self.recipe} takes one update a batch, as nothing clips the ratio; "
+                "use 1 or another recipe"
+            )
+        if self.ratio == "sequence" and self.loss != "grpo":
+            yield (
+                f"grpo.ratio: sequence with grpo.loss: {self.loss} would weigh a sequence by its "
+                "length; use loss: grpo, or ratio: token"
+            )
+        penalties = [name for name in ("overlong", "brevity") if getattr(self.rewards, name) > 0]
+        if self.advantage == "max_likelihood" and penalties:
+            yield (
+                f"grpo.rewards.{penalties[0]}: grpo.advantage: max_likelihood divides by a group's "
+                "mean reward, which a penalty makes 0 or negative; set its weight to 0"
             )
 
     def _split_problems(self, processes: int) -> Iterator[str]:
@@ -203,10 +230,12 @@ class GrpoConfig(AdapterSettings):
                 f"grpo.one_step_off: in grpo.mode {self.mode} the engine cannot sample while the "
                 "policy trains; use grpo.mode: split, or one_step_off: false"
             )
-        if self.iterations > 1:
+        if self.steps_per_batch > 1:
+            name = "iterations" if self.iterations > 1 else "updates_per_batch"
             yield (
-                f"grpo.one_step_off: grpo.iterations is {self.iterations}, so rollouts would be up "
-                "to that many updates old; use iterations: 1, or one_step_off: false"
+                f"grpo.one_step_off: grpo.{name} is {getattr(self, name)}, so rollouts would be up "
+                f"to {2 * self.steps_per_batch - 1} updates old; use {name}: 1, or one_step_off: "
+                "false"
             )
         if self.importance_correction == "off":
             yield (

@@ -151,7 +151,9 @@ def _parse_override(text: str) -> dict[str, Any]:
     path, equals, value = text.partition("=")
     if not equals or not path:
         raise ConfigError(f"--set {text}: expected section.key=value")
-    return _nest(path.strip().split("."), _parse_yaml(value, f"--set {text}"))
+    # The last key may be a function in a file, whose dots part nothing: `grpo.rewards.a.py:f`.
+    keys = path.strip().split(".", 2 if ".py:" in path else -1)
+    return _nest(keys, _parse_yaml(value, f"--set {text}"))
 
 
 def _nest(keys: list[str], value: Any) -> dict[str, Any]:

@@ -25,10 +25,10 @@ from src.engine.weight_probe import Probe, measure_probe, probe_of_files, write_
 from src.evaluation.evaluation import EvalTask, evaluate
 from src.evaluation.figures import EvalReport
 from src.grpo.collapse import CollapseWatch
-from src.grpo.importance import Agreement
-from src.grpo.rollout_source import completion_records, group_rewards, rollout_metrics
+from src.grpo.rollout_source import completion_records, rollout_metrics
 from src.grpo.trainer import PolicyTrainer
 from src.grpo.trl_names import TRL_METRICS
+from src.objective.importance import Agreement
 from src.output.lines import IN_LOG
 from src.output.step_line import StepLines
 from src.run.files import read_json, write_json_atomic
@@ -53,7 +53,7 @@ from src.training.throughput import memory_gib, peak_flops
 LOGGER = logging.getLogger(__name__)
 # Written last into a training state, so that a state without it is half of one.
 _CURSOR = "rollout_source.json"
-_PARTS = ("generate", "grade", "logprobs", "train", "sync")
+_PARTS = ("generate", "grade", "reward", "logprobs", "train", "sync")
 
 
 @dataclass
@@ -156,8 +156,8 @@ class StageCallback(TrainerCallback):
         if split is not None:
             rates = {"grpo/rollout_lag": float(split.lag), **split.busy_rates(seconds)}
             seconds = {"wait": 0.0, **seconds, **split.spent}
-        records = gathered(list(completion_records(drawn, trainer.settings)) if drawn else [])
-        sums = gathered([(trainer.trained_tokens, trainer.flops, trainer.agreement)])
+        records = gathered(list(completion_records(drawn)) if drawn else [])
+        sums = gathered([(trainer.work.trained_tokens, trainer.work.flops, trainer.agreement)])
         trained, flops = sum(row[0] for row in sums), sum(row[1] for row in sums)
         agreement = sum((row[2] for row in sums), Agreement())
         values = {f"system/{part}_s": value for part, value in seconds.items()}
@@ -185,9 +185,8 @@ class StageCallback(TrainerCallback):
         rows = []
         for number, group in enumerate(trainer.drawn.groups[: self._grpo.sample_groups]):
             advantages = trainer.advantages[number * size : (number + 1) * size]
-            rewards = group_rewards(group, trainer.settings)
             for (rollout, grade), own, advantage in zip(
-                group.members, rewards, advantages, strict=True
+                group.members, group.rewards, advantages, strict=True
             ):
                 rows.append(
                     {

@@ -9,14 +9,16 @@ from statistics import fmean
 from typing import Any
 
 from src.config.schema import Config
-from src.engine.generator import RolloutPool, sample_seed
+from src.data.prompts import PromptTemplate
+from src.engine.generator import Rollout, RolloutPool, sample_seed
 from src.grpo.problem_stream import ProblemStream, RolloutProblem
-from src.grpo.rewards import reward_values
 from src.grpo.rollouts import Drawing, Drawn, Group, GroupDrawer
+from src.rewards.batch import RewardBatch, Row
+from src.rewards.scorer import RewardScorer
 from src.run.processes import process_count, process_rank
 from src.training.parallel import gathered
-
-Rewards = dict[str, float | None]
+from utils.data.problem import Problem
+from utils.grading.outcome import Grade
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,7 @@ class CompletionRecord:
     tokens: int
     finished: bool
     kept: bool
-    rewards: Rewards
+    rewards: dict[str, float | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +59,12 @@ class RolloutSource:
     from `cursor` goes on with what would have come next, and two processes draw what one would.
     """
 
-    def __init__(self, stream: ProblemStream, config: Config) -> None:
+    def __init__(
+        self, stream: ProblemStream, config: Config, scorer: RewardScorer | None = None
+    ) -> None:
         self._stream = stream
         self._config = config
+        self._scorer = scorer or RewardScorer(config)
         self._processes, self._rank = process_count(), process_rank()
         self.cursor = 0
         """Position in the stream of the next group."""
@@ -92,20 +97,66 @@ class RolloutSource:
         # Processes may have drawn unequal numbers; the next step begins behind all of them.
         self.cursor += self._processes * max(gathered([drawn.started]))
 
+    def reward(self, drawn: Drawn) -> None:
+        """Give every completion that is trained on its rewards."""
+        members = [
+            (group, member)
+            for group in drawn.groups
+            for member, grade in enumerate(group.grades)
+            if grade.outcome != "unscorable"
+        ]
+        values = self._scorer.values(_reward_batch(members, self._config))
+        names = list(self._config.grpo.rewards.weights())
+        # All None, because one number would be enough for TRL to count the missing ones as zero.
+        for group in drawn.groups:
+            group.rewards = [dict.fromkeys(names) for _ in group.grades]
+        for number, (group, member) in enumerate(members):
+            group.rewards[member] = {name: values[name][number] for name in names}
+
     def problem(self, place: int) -> RolloutProblem:
         """Return the problem at a place of the stream."""
         return self._stream.at(place)
 
 
-def group_rewards(group: Group, config: Config) -> list[Rewards]:
-    """Return every reward of each completion of a group."""
-    return [
-        reward_values(grade, len(rollout.ids), rollout.finished, config)
-        for rollout, grade in group.members
-    ]
+def trial_batch(problems: Sequence[Problem], prompt: PromptTemplate, config: Config) -> RewardBatch:
+    """Return made-up right completions of the first problems, to try reward functions on."""
+    groups = []
+    for place, one in enumerate(problems[:2]):
+        asked = RolloutProblem(
+            one.unique_id, prompt.render(one), [], one.answer, one.level, one.problem
+        )
+        text = f" I know it. </think> <answer> {one.answer} </answer>"
+        rollout = Rollout([0] * 8, [0.0] * 8, text, finished=True)
+        grade = Grade("correct", one.answer, "", "text")
+        groups.append(Group(place, asked, {0: rollout}, [grade]))
+    return _reward_batch([(group, 0) for group in groups], config)
 
 
-def training_rows(drawn: Drawn, config: Config, eos: int) -> dict[str, list[Any]]:
+def _reward_batch(members: Sequence[tuple[Group, int]], config: Config) -> RewardBatch:
+    return RewardBatch(
+        [group.rollouts[member].text for group, member in members],
+        [group.problem.answer for group, _ in members],
+        [_row(group, group.rollouts[member], config) for group, member in members],
+        [group.grades[member] for group, member in members],
+    )
+
+
+def _row(group: Group, rollout: Rollout, config: Config) -> Row:
+    limit = config.sampling.max_completion_tokens
+    return {
+        "unique_id": group.problem.unique_id,
+        "problem": group.problem.problem,
+        "prompt": group.problem.prompt,
+        "level": group.problem.level,
+        "group": group.place,
+        "tokens": len(rollout.ids),
+        "finished": rollout.finished,
+        "token_limit": limit,
+        "overlong_tokens": round(config.grpo.overlong_share * limit),
+    }
+
+
+def training_rows(drawn: Drawn, eos: int) -> dict[str, list[Any]]:
     """Return the kept completions, column by column, as TRL's `rollout_func` should.
 
     One that ended at the stop text gets the end-of-text token, without which TRL would call it
@@ -115,7 +166,7 @@ def training_rows(drawn: Drawn, config: Config, eos: int) -> dict[str, list[Any]
         name: [] for name in ("prompt_ids", "completion_ids", "logprobs", "env_mask", "scores")
     }
     for group in drawn.groups:
-        rows["scores"] += group_rewards(group, config)
+        rows["scores"] += group.rewards
         for rollout, grade in group.members:
             ends = rollout.finished and rollout.ids[-1] != eos
             counts = int(grade.outcome != "unscorable")
@@ -126,11 +177,11 @@ def training_rows(drawn: Drawn, config: Config, eos: int) -> dict[str, list[Any]
     return rows
 
 
-def completion_records(drawn: Drawn, config: Config) -> Iterator[CompletionRecord]:
+def completion_records(drawn: Drawn) -> Iterator[CompletionRecord]:
     """Yield what the step's figures need of every completion drawn, kept or not."""
     for kept, groups in ((True, drawn.groups), (False, drawn.dropped)):
         for group in groups:
-            rewards = group_rewards(group, config)
+            rewards = group.rewards or [{} for _ in group.grades]  # none of those that are dropped
             for (rollout, grade), own in zip(group.members, rewards, strict=True):
                 yield CompletionRecord(grade.outcome, len(rollout.ids), rollout.finished, kept, own)
 

@@ -34,6 +34,8 @@ class Group:
     """Member -> rollout, in any order."""
     grades: list[Grade] = field(default_factory=list)
     """By member, once graded."""
+    rewards: list[dict[str, float | None]] = field(default_factory=list)
+    """By member, once rewarded; without numbers for one that is unscorable."""
 
     @property
     def members(self) -> list[tuple[Rollout, Grade]]:

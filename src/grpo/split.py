@@ -170,7 +170,7 @@ def engine_elsewhere(
         return
     devices = config.devices.model_copy(update={"eval": evaluation_device(config)})
     # A step's completions are decoded together, as by a colocated engine.
-    sequences = max(config.engine.max_sequences, config.grpo.completions_per_step)
+    sequences = max(config.engine.max_sequences, config.grpo.completions_per_batch)
     own = config.engine.model_copy(update={"max_sequences": sequences})
     own_config = config.model_copy(update={"devices": devices, "engine": own})
     with tempfile.TemporaryDirectory(prefix="weights-") as folder:

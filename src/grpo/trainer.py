@@ -43,18 +43,19 @@ from src.engine.vllm_engine import (
     stale_layers,
     swap_weights,
 )
-from src.grpo.importance import Agreement, importance_weights
 from src.grpo.rollout_source import RolloutSource, training_rows
 from src.grpo.rollouts import Drawn
 from src.grpo.split import SplitRollouts
 from src.grpo.trl_names import engine_settings, pace, reward_function, trl_values
+from src.objective.advantages import Judged, own_advantages
+from src.objective.importance import Agreement, importance_weights
+from src.objective.scoring import PackedScorer
 from src.run.devices import is_cpu
 from src.training.adapters import MergedTensors, has_adapter, lora_config
-from src.training.losses import CompletionScores, completion_scores
 from src.training.optimization import named_optimizer
-from src.training.parallel import bfloat16_autocast, join_processes_on_cpu
+from src.training.parallel import gathered, join_processes_on_cpu
 from src.training.policy import load_policy
-from src.training.throughput import StepClock, training_flops
+from src.training.throughput import StepClock
 
 
 class PolicyTrainer(GRPOTrainer):
@@ -78,8 +79,7 @@ class PolicyTrainer(GRPOTrainer):
         self.settings = settings
         self.clock = StepClock()
         self.agreement = Agreement()
-        self.trained_tokens = 0
-        self.flops = 0.0
+        self.work = PackedScorer(bf16=settings.train.bf16_autocast)
         self.drawn: Drawn | None = None
         self.advantages: list[float] = []
         self._loss_inputs: dict[str, Any] | None = None
@@ -125,7 +125,7 @@ class PolicyTrainer(GRPOTrainer):
         """Forget the figures of the step before."""
         self.clock.begin()
         self.agreement = Agreement()
-        self.trained_tokens, self.flops = 0, 0.0
+        self.work.forget()
         if self.split is not None:
             self.split.begin_step()
 
@@ -198,17 +198,31 @@ class PolicyTrainer(GRPOTrainer):
         if self.split is not None:
             self.sync_weights()
             done, steps = self.state.global_step, self.state.max_steps
-            self.drawn = self.split.draw(done, self.clock, last=done + 1 >= steps)
+            last = done + self.settings.grpo.steps_per_batch >= steps
+            self.drawn = self.split.draw(done, self.clock, last=last)
         else:
             with self.engine_awake():
                 self.drawn = self.source.draw(self._pool())
             self.clock.add("generate", self.drawn.generate_s)
             self.clock.add("grade", self.drawn.grade_s)
-        return training_rows(self.drawn, self.settings, self._tokenizer.eos_token_id)
+        with self.clock.part("reward"):
+            self.source.reward(self.drawn)
+        return training_rows(self.drawn, self._tokenizer.eos_token_id)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        """Keep the advantages."""
-        output = super()._generate_and_score_completions(inputs)
+        """Keep the advantages, and take the place of TRL's where the recipe has its own."""
+        output, grpo = super()._generate_and_score_completions(inputs), self.settings.grpo
+        assert self.drawn is not None
+        judged = [
+            [Judged(grade, own) for (_, grade), own in zip(g.members, g.rewards, strict=True)]
+            for g in self.drawn.groups
+        ]
+        if (own := own_advantages(judged, grpo)) is not None:
+            output["advantages"] = output["advantages"].new_tensor(own)
+        if grpo.advantage == "correct_only":  # the others' tokens are no part of the mean either
+            mask = output["completion_mask"] * output["tool_mask"]
+            tokens = sum(gathered([(mask.sum(1) * (output["advantages"] > 0)).sum().item()]))
+            output["num_items_in_batch"] = torch.tensor(tokens, device=mask.device)
         self.advantages = output["advantages"].tolist()
         return output
 
@@ -257,33 +271,8 @@ class PolicyTrainer(GRPOTrainer):
         columns: int,
         batch_size: int | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        own = self.accelerator.unwrap_model(model)
-        size = batch_size or len(ids)
-        scores = []
-        for rows, present in zip(ids.split(size), mask.split(size), strict=True):
-            with self._autocast():
-                scores.append(
-                    completion_scores(
-                        model, own.config._attn_implementation, rows, present, columns
-                    )
-                )
-            if self._loss_inputs is not None:
-                self._count(own, scores[-1])
-        return (
-            torch.cat([score.logprobs for score in scores]),
-            torch.cat([score.entropies for score in scores]),
-        )
-
-    def _autocast(self) -> torch.autocast:
-        """Compute in bfloat16; log-probabilities, their loss and all sums stay float32."""
-        return bfloat16_autocast(self.accelerator.device, self.settings.train.bf16_autocast)
-
-    def _count(self, policy: Any, scores: CompletionScores) -> None:
-        """Count the tokens trained on and the FLOPs this took."""
-        layers, width = policy.config.num_hidden_layers, policy.config.hidden_size
-        self.trained_tokens += scores.targets
-        self.flops += training_flops(policy, scores.lengths, scores.targets, layers, width)
-        self.flops -= training_flops(policy, scores.shared, 0, layers, width)
+        own, counts = self.accelerator.unwrap_model(model), self._loss_inputs is not None
+        return self.work.scored(model, own, (ids, mask), columns, batch_size, counts=counts)
 
     def _correct_importance(
         self, inputs: dict[str, Any], logprobs: torch.Tensor, entropies: torch.Tensor
@@ -303,6 +292,8 @@ class PolicyTrainer(GRPOTrainer):
         )
         inputs["advantages"] = inputs["advantages"].unsqueeze(1) * weights  # (B, C)
         agreement.entropy = (entropies * mask).sum().item()
+        if "old_per_token_logps" in inputs:
+            agreement.add_update(logprobs, inputs["old_per_token_logps"], mask)
         self.agreement += agreement
         if self.split is None or self.split.lag == 0:  # else it is the policy that has moved on
             agreement.check(self.settings.engine.swap_tolerance)

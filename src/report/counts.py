@@ -184,8 +184,8 @@ def _grpo(folder: Path, config: Config, outcome: Record) -> Iterator[Count]:
     yield Count("checkpoints chosen between", _exactly(evaluations), len(_scores(folder)), ended)
     # Before each step that generates, and at each evaluation; a step right after one needs none.
     syncs = sum(row["system/sync_s"] > 0 for row in steps) + _with(scored, "validation/swap_s")
-    yield Count("verified weight syncs", _exactly(-(-grpo.steps // grpo.iterations) + 1), syncs,
-                ended)  # fmt: skip
+    batches = -(-grpo.steps // grpo.steps_per_batch)
+    yield Count("verified weight syncs", _exactly(batches + 1), syncs, ended)
     yield Count("resumable states saved", _exactly(len(grpo.save_steps)),
                 _with(rows, "system/saved_states"), ended)  # fmt: skip
     samples = -(-grpo.steps // grpo.sample_groups_every)
@@ -213,7 +213,7 @@ def _busy_s(row: Record, name: str, parts: Sequence[str]) -> float:
 
 def _drawn(config: Config) -> tuple[int, int]:
     grpo = config.grpo
-    least = grpo.prompts_per_step * -(-grpo.steps // grpo.iterations)
+    least = grpo.prompts_per_step * -(-grpo.steps // grpo.steps_per_batch)
     return least, int(least * grpo.draw_limit) + 1 if grpo.dynamic_sampling else least
 
 

@@ -50,7 +50,7 @@ MEMORY_SETTINGS = (
 """Settings that a run may go on with other values of: they change what it takes, not what it is."""
 PATIENCE_SETTINGS = (
     *("engine.start_timeout_s", "engine.no_answer_timeout_s"),
-    *("train.rank_timeout_s", "grpo.rank_timeout_s"),
+    *("train.rank_timeout_s", "grpo.rank_timeout_s", "grpo.reward_timeout_s"),
 )
 """How long a run waits for what may hang: no part of what it is either."""
 SHOWING_SETTINGS = (*("metrics.tensorboard", "hub.repo", "hub.push", "hub.public", "hub.licence"),)
@@ -101,7 +101,9 @@ class Run:
             return False
         return self._same_settings(recorded)
 
-    def begin(self, *, data: dict[str, Any], model: str) -> None:
+    def begin(
+        self, *, data: dict[str, Any], model: str, rewards: dict[str, dict[str, Any]] | None = None
+    ) -> None:
         """Create the folder and write what is about to run.
 
         An earlier attempt is kept aside, unless this one goes on with it or shares the folder.
@@ -109,6 +111,7 @@ class Run:
         Args:
             data: files and splits, as `ProblemSet.provenance` describes them.
             model: folder or hub id of the model it begins with.
+            rewards: name -> file and hash of reward functions of the user's.
 
         Raises:
             ConfigError: when going on under another configuration than the one on disk, or where
@@ -132,6 +135,9 @@ class Run:
             for left in self.folder.rglob(".*.tmp"):
                 left.unlink()
         manifest = self._manifest() | {"data": data, "model": model_identity(model)}
+        changed = self._changed_rewards(rewards or {})
+        if rewards:
+            manifest["rewards"] = rewards
         own = f"-{socket.gethostname()}-{os.getpid()}" if self.shared else ""
         with file_lock(self.folder / "begin.lock") if self.shared else nullcontext():
             self._record_config()
@@ -145,6 +151,8 @@ class Run:
         said = f"{self.stage}: writing to {shown_path(self.folder)}"
         LOGGER.info("%s", said, extra=brief(said, f"libraries to {log.name} there"))
         self._quieten(log)
+        for line in changed:
+            LOGGER.warning("%s", line)
 
     def finish(self, **outcome: Any) -> None:
         """Write `files.json` and `outcome.json`, the figures that the report takes."""
@@ -206,6 +214,23 @@ class Run:
                 for name in _BENCHMARK_SETTINGS:
                     settings.pop(name, None)
         return found[0] == found[1]
+
+    def _changed_rewards(self, rewards: dict[str, dict[str, Any]]) -> list[str]:
+        """Say which reward files are others than earlier steps had, whose hashes are kept."""
+        recorded = self.folder / MANIFEST
+        before = read_json(recorded).get("rewards", {}) if recorded.is_file() else {}
+        said = []
+        for name, now in rewards.items():
+            was = before.get(name, now)
+            now["earlier"] = list(was.get("earlier", []))
+            if was["sha256"] != now["sha256"]:
+                now["earlier"].append(was["sha256"])
+                said.append(
+                    f"{now['file']} has changed since earlier steps of this run (sha256 "
+                    f"{was['sha256'][:12]}, now {now['sha256'][:12]}): it rewards the steps from "
+                    "here on as it is now"
+                )
+        return said
 
     def _manifest(self) -> dict[str, Any]:
         return {

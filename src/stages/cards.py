@@ -82,7 +82,7 @@ def engine_need(config: Config, processes: int) -> EngineNeed:
     """Estimate what a rollout engine can use: weights, activations, graphs and KV cache."""
     engine, shape = config.engine, model_shape(config)
     each = 2 if engine.dtype == "bfloat16" else 4
-    sequences = max(config.grpo.completions_per_step // processes, engine.max_sequences)
+    sequences = max(config.grpo.completions_per_batch // processes, engine.max_sequences)
     # Both halves of the MLP and their product beside hidden states and queries.
     widths = 3 * shape.intermediate_size + 4 * shape.hidden_size
     activations = each * _PREFILL_TOKENS * widths

@@ -8,6 +8,7 @@ from src.benchmarks.asking import describe_benchmarks
 from src.config.schema import Config
 from src.data.prompts import load_prompt
 from src.data.row_counts import sft_rows, test_rows, train_rows, validation_rows
+from src.rewards.files import reward_identities
 from src.run.devices import device_index, engine_config, is_cpu
 from src.run.directory import BENCHMARKS, GRPO_STAGE, TRAINING_STAGES
 from src.run.processes import (
@@ -171,15 +172,31 @@ def _search(config: Config) -> Iterator[str]:
 
 def _grpo(config: Config) -> Iterator[str]:
     grpo, processes = config.grpo, process_count()
+    one = grpo.steps_per_batch == 1
     yield (
-        f"recipe        {grpo.recipe}: loss {grpo.loss}, clip {grpo.clip_low:g} / "
-        f"{grpo.clip_high:g}, group std {'on' if grpo.scale_rewards else 'off'}, dynamic sampling "
+        f"recipe        {grpo.recipe}: loss {grpo.loss}, {grpo.ratio} ratio, clip "
+        f"{grpo.clip_low:g} / {grpo.clip_high:g}, advantage {grpo.advantage}, group std "
+        f"{'on' if grpo.scale_rewards else 'off'}, dynamic sampling "
         f"{'on' if grpo.dynamic_sampling else 'off'}, KL {grpo.kl_beta:g}"
+    )
+    identities = reward_identities(config)
+    yield "rewards       " + ", ".join(
+        f"{name} {weight:g}"
+        + (
+            f" ({identities[name]['file']}, sha256 {identities[name]['sha256'][:12]})"
+            if name in identities
+            else ""
+        )
+        for name, weight in grpo.rewards.weights().items()
+        if weight or name in identities
     )
     yield (
         f"rollouts      {grpo.prompts_per_step} prompts x {grpo.group_size} = "
-        f"{grpo.completions_per_step} completions a step, {grpo.steps} steps, vLLM {grpo.mode}"
+        f"{grpo.completions_per_batch} completions a {'step' if one else 'batch'}, {grpo.steps} "
+        f"steps, vLLM {grpo.mode}"
     )
+    if not one:
+        yield _updates(config)
     if grpo.mode == "split":
         yield _split(config)
     yield f"batch         {describe_batch(config, processes)}"
@@ -194,6 +211,16 @@ def _grpo(config: Config) -> Iterator[str]:
         yield from _scoring(config)
     else:
         yield _evaluation(config)
+
+
+def _updates(config: Config) -> str:
+    """Say how often a rollout batch is trained on, and how old its rollouts get."""
+    grpo = config.grpo
+    return (
+        f"updates       a batch is cut into {grpo.updates_per_batch} step(s), {grpo.iterations} "
+        f"pass(es) over them: {-(-grpo.steps // grpo.steps_per_batch)} batches are drawn, by "
+        f"weights up to {grpo.steps_per_batch - 1} updates old"
+    )
 
 
 def _split(config: Config) -> str:

@@ -114,7 +114,7 @@ def _grpo(config: Config) -> Iterator[str]:
         if value > grpo.steps:
             yield (
                 f"grpo.{name}: {value} is beyond grpo.steps = {grpo.steps}: no checkpoint {does} "
-                f"on the way; use {_multiple(_tenth(grpo.steps), grpo.iterations)}"
+                f"on the way; use {_multiple(_tenth(grpo.steps), grpo.steps_per_batch)}"
             )
     if grpo.warmup_steps >= grpo.steps:
         yield (
@@ -127,10 +127,15 @@ def _grpo(config: Config) -> Iterator[str]:
             f"grpo.draw_limit: {grpo.draw_limit:g} leaves no group to draw in place of a dull one, "
             "so dynamic sampling does nothing; use 3"
         )
+    if grpo.recipe in ("gspo", "cispo") and grpo.steps_per_batch == 1:
+        yield (
+            f"grpo.recipe: {grpo.recipe} treats a ratio of probabilities that is 1 with one update "
+            "a rollout batch; use grpo.updates_per_batch: 4"
+        )
     needed = max(grpo.prompts_per_step, drawn)
     if rows < needed:
         yield (
-            f"grpo.prompts_per_step: a step may draw {needed} groups from {rows} problems, so it "
+            f"grpo.prompts_per_step: a batch may draw {needed} groups from {rows} problems, so it "
             f"meets some twice; use at most {max(1, rows * grpo.prompts_per_step // needed)}"
         )
 

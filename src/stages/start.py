@@ -13,6 +13,7 @@ from src.config.loading import ConfigError, dump_yaml, load_config
 from src.config.schema import Config
 from src.output.lines import brief, log_to_terminal, shown_path
 from src.output.streams import restored
+from src.rewards.files import reward_problems
 from src.run.devices import devices_meet
 from src.run.directory import (
     BENCHMARKS,
@@ -196,6 +197,7 @@ def _stage_problems(stage: str, config: Config) -> Iterator[str]:
         yield from config.search_problems()
     if stage == GRPO_STAGE:
         yield from config.grpo.problems(process_count())
+        yield from reward_problems(config)
         yield from _split_problems(config)
     yield from _optimizer_problems(stage, launched_strategy(), config)
     zero = stage == GRPO_STAGE and launched_strategy().startswith("zero")

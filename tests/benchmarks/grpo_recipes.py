@@ -1,7 +1,7 @@
 """The recipes of GRPO beside one another: the same start, some seeds each, one table.
 
     python -m tests.benchmarks.grpo_recipes results/tiny/step2_sft/checkpoints/step_000008 \\
-        --folder results/recipes                # 4 recipes x 3 seeds, about 70 minutes on 2 cores
+        --folder results/recipes                # 8 recipes x 3 seeds, over 2 hours on 2 cores
 
 Each run is step 3 itself with its test evaluation; one that has finished is not run again. The time
 is that of training and validation, from the first validation to the last, the start of the engine
@@ -21,7 +21,7 @@ from statistics import fmean
 from src.config.loading import ROOT
 from src.run.files import read_json, read_jsonl
 
-RECIPES = ("grpo", "dr_grpo", "dapo", "reinforce_baseline")
+RECIPES = ("grpo", "dr_grpo", "dapo", "reinforce_baseline", "gspo", "cispo", "maxrl", "rft")
 
 
 @dataclass(frozen=True, slots=True)

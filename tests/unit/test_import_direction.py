@@ -24,7 +24,7 @@ LEVELS = (
     ("run",),
     ("engine", "training"),
     ("training_worker", "evaluation"),
-    ("eval_worker",),
+    ("eval_worker", "rewards", "objective"),
     ("benchmarks", "seeds"),
     ("stages",),
     ("sft",),

@@ -11,9 +11,10 @@ import torch
 from src.config.grpo import CollapseConfig, GrpoConfig
 from src.config.loading import ConfigError, load_config
 from src.grpo.collapse import CollapseWatch
-from src.grpo.importance import Agreement, importance_weights
 from src.grpo.problem_stream import ProblemStream, RolloutProblem, informative
-from src.grpo.rewards import reward_values
+from src.objective.importance import Agreement, importance_weights
+from src.rewards.batch import RewardBatch
+from src.rewards.built_in import BUILT_IN
 from utils.grading.outcome import Grade
 
 
@@ -22,8 +23,9 @@ def graded(outcome: str) -> Grade:
 
 
 def rewards(outcome: str, tokens: int, finished: bool):
-    settings = load_config(["config/tiny/grpo_config.yaml"], ["sampling.max_completion_tokens=100"])
-    return reward_values(graded(outcome), tokens, finished, settings)
+    row = {"tokens": tokens, "finished": finished, "token_limit": 100, "overlong_tokens": 20}
+    batch = RewardBatch([""], ["1"], [row], [graded(outcome)])
+    return {name: reward(*batch.arguments())[0] for name, reward in BUILT_IN.items()}
 
 
 @pytest.mark.parametrize(
@@ -41,7 +43,6 @@ def test_rewards_of_each_outcome():
     }  # fmt: skip
     assert rewards("format_failure", 50, True)["format"] == 0.0
     assert rewards("wrong_answer", 50, True)["accuracy"] == 0.0
-    assert set(rewards("unscorable", 50, True).values()) == {None}
 
 
 def problems(count: int) -> list[RolloutProblem]:
@@ -152,6 +153,8 @@ def test_recipes_fill_in_what_the_configuration_leaves_open():
     assert (dr.loss, dr.scale_rewards, dr.dynamic_sampling) == ("dr_grpo", False, False)
     assert settings("grpo.recipe=dr_grpo", "grpo.scale_rewards=true").scale_rewards
     assert settings("grpo.recipe=reinforce_baseline").clip_high > 1e3
+    assert settings("grpo.recipe=gspo").ratio == "sequence"
+    assert settings("grpo.recipe=maxrl").advantage == "max_likelihood"
     with pytest.raises(ConfigError, match=r"grpo\.recipe"):
         settings("grpo.recipe=ppo")
 
@@ -163,6 +166,15 @@ def test_recipes_fill_in_what_the_configuration_leaves_open():
         ({"prompts_per_step": 3, "micro_batch_size": 4}, 2, "shared evenly"),
         ({"iterations": 2, "save_every": 25}, 1, "multiples of grpo.iterations"),
         ({"recipe": "reinforce_baseline", "iterations": 5}, 1, "one update a batch"),
+        ({"recipe": "rft", "updates_per_batch": 2}, 1, "grpo.updates_per_batch: rft takes one"),
+        ({"updates_per_batch": 5}, 1, "x 5 updates does not divide"),
+        ({"updates_per_batch": 2, "save_every": 25}, 1, "no rollouts are cut in two"),
+        ({"ratio": "sequence", "loss": "dapo"}, 1, "use loss: grpo, or ratio: token"),
+        (
+            {"advantage": "max_likelihood", "rewards": {"brevity": 0.1}},
+            1,
+            "grpo.rewards.brevity: grpo.advantage: max_likelihood divides",
+        ),
     ],
 )
 def test_bad_combinations(values, processes, says):

@@ -187,8 +187,10 @@ def test_different_seeds_sample_differently():
 @pytest.mark.usefixtures("grader")
 def test_rows_for_trl_append_the_end_and_mask_what_was_not_sampled():
     settings = config(**{"grpo.dynamic_sampling": "false"})
-    drawn = source(settings).draw(FakePool(0))
-    rows = training_rows(drawn, settings, EOS)
+    own = source(settings)
+    drawn = own.draw(FakePool(0))
+    own.reward(drawn)
+    rows = training_rows(drawn, EOS)
     outcomes = [grade.outcome for group in drawn.groups for _, grade in group.members]
     assert "unscorable" in outcomes
     for ids, logprobs, mask, scores, outcome in zip(
@@ -205,8 +207,10 @@ def test_rows_for_trl_append_the_end_and_mask_what_was_not_sampled():
 @pytest.mark.usefixtures("grader")
 def test_figures_of_a_step():
     settings = config(**{"grpo.dynamic_sampling": "true", "grpo.draw_limit": 2})
-    drawn = source(settings).draw(FakePool(0))
-    records = list(completion_records(drawn, settings))
+    own = source(settings)
+    drawn = own.draw(FakePool(0))
+    own.reward(drawn)
+    records = list(completion_records(drawn))
     values = rollout_metrics(records, settings.grpo.rewards.weights(), GROUP)
     groups = [*drawn.groups, *drawn.dropped]
     outcomes = [grade.outcome for group in groups for _, grade in group.members]

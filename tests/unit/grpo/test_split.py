@@ -169,8 +169,8 @@ def test_a_run_killed_and_resumed_trains_on_the_same(ahead, killed_after):
     for done in range(killed_after, STEPS):
         resumed.step(done)
     assert killed.lags + resumed.lags == whole.lags
-    lots = [training_rows(lot, settings, 0) for lot in (*killed.lots, *resumed.lots)]
-    assert lots == [training_rows(lot, settings, 0) for lot in whole.lots]
+    lots = [training_rows(lot, 0) for lot in (*killed.lots, *resumed.lots)]
+    assert lots == [training_rows(lot, 0) for lot in whole.lots]
     assert [lot.dropped for lot in resumed.lots] == [
         lot.dropped for lot in whole.lots[killed_after:]
     ]
@@ -193,7 +193,8 @@ def test_busy_shares_are_of_the_step():
     [
         (["grpo.mode=colocate"], "in grpo.mode colocate the engine cannot sample while"),
         (["grpo.mode=server"], "use grpo.mode: split"),
-        (["grpo.iterations=2", "grpo.save_every=10"], "up to that many updates old"),
+        (["grpo.iterations=2", "grpo.save_every=10"], "up to 3 updates old"),
+        (["grpo.updates_per_batch=2", "grpo.micro_batch_size=2"], "up to 3 updates old"),
         (["grpo.importance_correction=off"], "use token_truncate"),
     ],
 )

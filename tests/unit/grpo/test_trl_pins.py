@@ -46,7 +46,7 @@ def test_the_rollout_hook_takes_masks_and_scores():
 
 
 def test_one_number_would_hide_that_others_are_missing():
-    """Why `reward_values` leaves every reward of an unscorable completion out."""
+    """Why `RolloutSource.reward` leaves every reward of an unscorable completion out."""
     source = inspect.getsource(GRPOTrainer._generate_and_score_completions)
     assert "unscorable_mask = torch.isnan(rewards_per_func).all(dim=1)" in source
 

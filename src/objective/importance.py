@@ -33,10 +33,20 @@ class Agreement:
     """Tokens whose ratio was cut or left out."""
     entropy: float = 0.0
     """Entropies of the policy's next-token distributions, in nats."""
+    update_ratio: float = 0.0
+    """Ratios of the policy's probability to that of the policy that began on the rollouts."""
+    update_gap: float = 0.0
+    """Absolute differences of these two's log-probabilities, in nats."""
 
     def __add__(self, other: Agreement) -> Agreement:
         sums = {f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)}
         return Agreement(**sums)
+
+    def add_update(self, policy: torch.Tensor, old: torch.Tensor, mask: torch.Tensor) -> None:
+        """Measure how far updates on the same rollouts have moved the policy (B, C)."""
+        difference = (policy - old) * mask
+        sums = torch.stack([(difference.exp() * mask).sum(), difference.abs().sum()])
+        self.update_ratio, self.update_gap = sums.tolist()
 
     def check(self, tolerance: float) -> None:
         """Refuse to go on where engine and policy disagree beyond rounding.
@@ -55,7 +65,10 @@ class Agreement:
     def metrics(self) -> dict[str, float]:
         """Return means over the tokens."""
         tokens = max(self.tokens, 1.0)
+        moved = {"update_ratio": self.update_ratio, "update_gap": self.update_gap}
         return {
+            # None was measured where rollouts are trained on once.
+            **{f"grpo/{name}": s / tokens for name, s in moved.items() if self.update_ratio},
             "grpo/importance_ratio": self.ratio / tokens,
             "grpo/logprob_gap": self.gap / tokens,
             "grpo/importance_corrected_rate": self.corrected / tokens,
