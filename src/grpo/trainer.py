@@ -51,7 +51,7 @@ from src.run.devices import is_cpu
 from src.training.adapters import MergedTensors, has_adapter, lora_config
 from src.training.losses import CompletionScores, completion_scores
 from src.training.optimization import named_optimizer
-from src.training.parallel import bfloat16_autocast, join_processes_on_cpu
+from src.training.parallel import half_autocast, join_processes_on_cpu
 from src.training.policy import load_policy
 from src.training.throughput import StepClock, training_flops
 
@@ -277,8 +277,8 @@ class PolicyTrainer(GRPOTrainer):
         )
 
     def _autocast(self) -> torch.autocast:
-        """Compute in bfloat16; log-probabilities, their loss and all sums stay float32."""
-        return bfloat16_autocast(self.accelerator.device, self.settings.train.bf16_autocast)
+        """Compute in half precision; log-probabilities, their loss and all sums stay float32."""
+        return half_autocast(self.accelerator.device, self.settings.train.bf16_autocast)
 
     def _count(self, policy: Any, scores: CompletionScores) -> None:
         """Count the tokens trained on and the FLOPs this took."""

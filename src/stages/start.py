@@ -36,7 +36,7 @@ from src.run.processes import (
     use_scratch,
 )
 from src.run.stopping import RunError, end_told, stoppable
-from src.stages.cards import check_card
+from src.stages.cards import check_card, with_float16
 from src.stages.out_of_memory import end_out_of_memory
 from src.stages.plan import describe_plan
 from src.stages.promises import broken_promises
@@ -79,6 +79,7 @@ def run_stage(
             if takes_search_result and overlay.is_file():
                 config = load_config([*given.config, overlay], given.set)
                 LOGGER.info("taking the search's best hyperparameters from %s", overlay)
+            config = with_float16(config)
             if problems := list(_stage_problems(stage, config)):
                 raise ConfigError("\n".join(problems))
             if given.dry_run:
