@@ -41,7 +41,7 @@ from src.training.checkpoints import Checkpoint, CheckpointStore
 from src.training.losses import add_chunked_loss, summed_nll, target_scores
 from src.training.memory_rehearsal import rehearse_memory, rehearses
 from src.training.optimization import Schedule, build_optimizer, learning_rate_factor
-from src.training.parallel import ParallelPolicy, bfloat16_autocast
+from src.training.parallel import ParallelPolicy, half_autocast
 from src.training.policy import save_policy
 from src.training.throughput import memory_gib, peak_flops, training_flops
 
@@ -107,8 +107,9 @@ class SftTrainer:
         self._attention = policy.config._attn_implementation
         self._device = device or policy.device
         self._parallel = ParallelPolicy(
-            policy, build_optimizer(policy, config), self._device, config.rank_timeout_s
-        )
+            policy, build_optimizer(policy, config), self._device, config.rank_timeout_s,
+            autocast=config.bf16_autocast,
+        )  # fmt: skip
         self._peak = peak_flops(self._device)
         self._writing: list[tuple[Checkpoint, Future[None]]] = []
         self.busy_s = 0.0
@@ -199,8 +200,7 @@ class SftTrainer:
             with self._autocast():
                 nll = summed_nll(self._parallel.model, self._attention, packed)
             loss = nll * share
-            # Gradients are averaged over processes; the sum is wanted.
-            (loss * self._parallel.processes).backward()
+            self._parallel.backward(loss)
         return loss.detach(), packed.ids.numel()
 
     def _step(self, batch: Sequence[Example], step: int) -> StepResult:
@@ -221,8 +221,7 @@ class SftTrainer:
         total = parallel.summed(summed.item())
         norm = parallel.clip_gradients(self._config.max_grad_norm)
         self._check_finite(total, norm, step, batch)
-        parallel.optimizer.step()
-        parallel.optimizer.zero_grad(set_to_none=True)
+        parallel.update()
         lengths = [len(example.ids) for example in batch]
         seconds = time.perf_counter() - started
         self.busy_s += seconds
@@ -240,7 +239,8 @@ class SftTrainer:
             torch.manual_seed(hash((self._seed, step, self._parallel.rank)))
 
     def _check_finite(self, loss: float, norm: float, step: int, batch: Sequence[Example]) -> None:
-        if math.isfinite(loss) and math.isfinite(norm):
+        overflows = self._parallel.scaler.is_enabled()  # some scales do; such a step is left out
+        if math.isfinite(loss) and (math.isfinite(norm) or overflows):
             return
         for _, future in self._writing:
             future.result()
@@ -254,7 +254,7 @@ class SftTrainer:
         )
 
     def _autocast(self) -> torch.autocast:
-        return bfloat16_autocast(self._device, self._config.bf16_autocast)
+        return half_autocast(self._device, self._config.bf16_autocast)
 
     def _log(self, result: StepResult, rate: float, step: int, seen: int) -> None:
         values = {
@@ -296,6 +296,7 @@ class SftTrainer:
             "step": step,
             "examples_seen": seen,
             "rates": rates.state_dict(),
+            "scaler": self._parallel.scaler.state_dict(),
             "random": torch.get_rng_state(),
         }
 
@@ -330,6 +331,7 @@ class SftTrainer:
             return 0, 0
         self._parallel.load_state(state)
         rates.load_state_dict(state["rates"])
+        self._parallel.scaler.load_state_dict(state["scaler"])
         torch.set_rng_state(state["random"])
         LOGGER.info("resuming after step %d", state["step"])
         return state["step"], state["examples_seen"]

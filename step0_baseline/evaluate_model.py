@@ -34,9 +34,9 @@ def main(config: Config, run: Run) -> None:
     from src.training.policy import resolve_model
 
     problems = load_problems(config)
-    tasks = test_tasks(run, problems)
     model = resolve_model(config.model.path)
     check_model(model, config)
+    tasks = test_tasks(run, problems)
     run.begin(data=problems.provenance(), model=model)
     run.finish(**score_model(run, model, tasks))
 

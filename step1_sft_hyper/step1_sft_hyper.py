@@ -23,8 +23,8 @@ DEFAULT_CONFIG = "config/sft_hyper_config.yaml"
 
 def main(config: Config, run: Run) -> None:
     """Run the study on validation problems; the test split stays closed."""
+    from src.data.chat import stage_prompt
     from src.data.problems import load_problems
-    from src.data.prompts import load_prompt
     from src.eval_worker import EvalWorker
     from src.search.closing import close_study, closing_turn
     from src.search.data import drawn_rows, search_tasks
@@ -38,12 +38,12 @@ def main(config: Config, run: Run) -> None:
     from src.training.policy import check_architecture, load_policy, load_tokenizer, resolve_model
 
     problems = load_problems(config)
-    prompt = load_prompt(config.data.prompt)
     model = resolve_model(config.model.path)
     check_model(model, config)
     check_architecture(model, config)
     check_adapter(model, config, "train")
     tokenizer = load_tokenizer(model, config)
+    prompt = stage_prompt(config, tokenizer)
     taught = training_rows(config, problems, prompt)
     run.begin(data=taught.provenance(problems), model=model)
     queue = open_study(run.folder, config, TRIAL_FAILURES)

@@ -22,8 +22,8 @@ DEFAULT_CONFIG = "config/sft_config.yaml"
 
 def main(config: Config, run: Run) -> None:
     """Train, choose the best checkpoint on validation, report it once on test."""
+    from src.data.chat import stage_prompt
     from src.data.problems import load_problems
-    from src.data.prompts import load_prompt
     from src.eval_worker import EvalWorker
     from src.run.processes import is_main_process
     from src.sft.fine_tuning import FineTuning, fine_tuning_tasks
@@ -35,12 +35,12 @@ def main(config: Config, run: Run) -> None:
     from src.training.policy import check_architecture, load_tokenizer, resolve_model
 
     problems = load_problems(config)
-    prompt = load_prompt(config.data.prompt)
     model = resolve_model(config.model.path)
     check_model(model, config)
     check_architecture(model, config)
     check_adapter(model, config, "train")
     tokenizer = load_tokenizer(model, config)
+    prompt = stage_prompt(config, tokenizer)
     taught = training_rows(config, problems, prompt)
     run.begin(data=taught.provenance(problems), model=model)
     tasks = fine_tuning_tasks(config, problems, prompt, tokenizer)

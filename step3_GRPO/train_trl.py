@@ -19,8 +19,8 @@ DEFAULT_CONFIG = "config/grpo_config.yaml"
 
 def main(config: Config, run: Run) -> None:
     """Train, choose the best checkpoint on validation, report it once on test."""
+    from src.data.chat import stage_prompt
     from src.data.problems import load_problems
-    from src.data.prompts import load_prompt
     from src.grpo.callback import StageCallback, score_best, train
     from src.grpo.problems import problem_stream, usable_problems
     from src.grpo.rollout_source import RolloutSource, trial_batch
@@ -38,12 +38,12 @@ def main(config: Config, run: Run) -> None:
     from src.training.policy import check_architecture, load_tokenizer
 
     problems = load_problems(config)
-    prompt = load_prompt(config.data.prompt)
     model = starting_model(config)
     check_model(model, config)
     check_architecture(model, config)
     check_adapter(model, config, "grpo")
     tokenizer = load_tokenizer(model, config)
+    prompt = stage_prompt(config, tokenizer)
     usable = usable_problems(problems.train, prompt, tokenizer, config)
     with open_rewards(config) as rewards:
         rewards.try_on(trial_batch(usable, prompt, config))

@@ -39,8 +39,8 @@ class DeviceConfig(Section):
 
 
 class EngineConfig(Section):
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    """Weights and activations inside vLLM."""
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    """Weights and activations inside vLLM; float16 for bfloat16 on a card that has none."""
     max_model_tokens: Positive = 2048
     """Longest prompt plus completion, in tokens."""
     max_sequences: Positive = 256

@@ -23,6 +23,7 @@ from src.config.training import (
     SearchConfig,
     Section,
     SftDataConfig,
+    Switch,
     TrainConfig,
 )
 
@@ -125,6 +126,9 @@ class DataConfig(Section):
     """Seed of the splits and of generated problems; None for `run.seed`."""
     prompt: str = "prompts/rl_zero.prompt"
     """Prompt template with one `{question}`."""
+    chat: Switch = "auto"
+    """Ask in turns, by the tokenizer's chat template; `auto`: of a chat model, one that stops at a
+    token which ends turns alone: docs/models.md."""
     remove_duplicates: Literal["exact", "numbers", "near"] = "exact"
     """Leave out of training what repeats a test problem: to the letter (case and white space
     folded; always), but for its numbers, or nearly (8-token Jaccard of 0.6)."""

@@ -144,7 +144,8 @@ class TrainConfig(AdapterSettings):
     """Longest that a training process waits for the others, in seconds. The main one samples and
     evaluates while the others wait: allow for the longest of that."""
     bf16_autocast: bool = True
-    """Run matrix products in bfloat16; weights and optimizer stay float32."""
+    """Run matrix products in bfloat16, or in float16 with a scaled loss on a card that has none;
+    weights and optimizer stay float32."""
     evaluate_every: Positive | None = None
     """Optimizer steps between checkpoints scored on validation; None for a tenth of the run's."""
     validation_rows: Positive = 500

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from src.config.schema import SamplingConfig
 
@@ -67,11 +67,6 @@ class Generator(Protocol):
         self, prompts: Sequence[str], sampling: SamplingConfig, seeds: Sequence[int]
     ) -> Iterator[tuple[int, Completion]]:
         """Complete each prompt once, with its own seed; yield (index, completion) as they end."""
-
-
-def prompt_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    """Tokenize prompts; none for none, on which tokenizers fail."""
-    return tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
 
 
 def sample_seed(run_seed: int, *key: object) -> int:

@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from src.config.schema import SamplingConfig
-from src.engine.generator import Completion, Rollout, prompt_ids
+from src.data.token_ids import prompt_ids
+from src.engine.generator import Completion, Rollout
 from src.engine.server_requests import bound_requests, server_answers
 
 _REQUESTS_AT_ONCE = 256
@@ -185,6 +186,8 @@ class ServerRolloutPool:
         if room <= 0:
             return Rollout([], [], "", finished=False)
         more: dict[str, Any] = {"seed": seed, "min_tokens": min(self._min_tokens, room)}
+        # Under a chat template another token than the server's own end of text.
+        more["stop_token_ids"] = [self._tokenizer.eos_token_id]
         if sampling.stop:
             more |= {"stop": [sampling.stop], "include_stop_str_in_output": True}
         answer = self._server.generate(

@@ -13,13 +13,15 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from vllm import LLM, RequestOutput, SamplingParams
 from vllm.inputs import TokensPrompt
 from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
 from vllm.sampling_params import RequestOutputKind
 
 from src.config.schema import Config, SamplingConfig
-from src.engine.generator import Completion, Rollout, prompt_ids
+from src.data.token_ids import prompt_ids
+from src.engine.generator import Completion, Rollout
 from src.engine.layer_check import Tensors, differing_layers, layers_unlike
 from src.run.devices import device_index
 
@@ -34,20 +36,25 @@ class VllmEngine:
     """One vLLM engine whose weights are swapped in place.
 
     Args:
+        tokenizer: the trainer's, so that both cut a prompt alike and end at the same token.
         after_step: called after every step of the engine, in which sequences go on by a token.
     """
 
     def __init__(
-        self, model: str, config: Config, after_step: Callable[[], None] = lambda: None
+        self,
+        model: str,
+        config: Config,
+        tokenizer: PreTrainedTokenizerBase,
+        after_step: Callable[[], None] = lambda: None,
     ) -> None:
-        self._llm = LLM(**engine_arguments(model, config))
+        self._llm, self._tokenizer = LLM(**engine_arguments(model, config)), tokenizer
         self._after_step = after_step
 
     @classmethod
-    def around(cls, llm: LLM) -> VllmEngine:
+    def around(cls, llm: LLM, tokenizer: PreTrainedTokenizerBase) -> VllmEngine:
         """Wrap an engine that somebody else built, such as TRL."""
         engine = cls.__new__(cls)
-        engine._llm, engine._after_step = llm, lambda: None
+        engine._llm, engine._tokenizer, engine._after_step = llm, tokenizer, lambda: None
         return engine
 
     def swap(self, checkpoint: Path) -> None:
@@ -73,12 +80,14 @@ class VllmEngine:
         return prompt_logprobs(self._llm, ids, self._after_step)
 
     def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """Tokenize texts as the engine tokenizes prompts."""
-        return prompt_ids(self._llm.get_tokenizer(), texts)
+        """Tokenize texts as prompts."""
+        return prompt_ids(self._tokenizer, texts)
 
     def rollouts(self, sampling: SamplingConfig, min_tokens: int) -> VllmRolloutPool:
         """Return a pool of rollouts that this engine samples."""
-        return VllmRolloutPool(self._llm, sampling, min_tokens, self._after_step)
+        return VllmRolloutPool(
+            self._llm, sampling, min_tokens, self._further_ends(), self._after_step
+        )
 
     def stream(
         self, prompts: Sequence[str], sampling: SamplingConfig, seeds: Sequence[int]
@@ -89,14 +98,20 @@ class VllmEngine:
         one that was cut.
         """
         limit = self._llm.model_config.max_model_len
-        requests = _Requests(self._llm, self._after_step)
+        requests, ends = _Requests(self._llm, self._after_step), self._further_ends()
         for index, ids in enumerate(self.token_ids(prompts)):
             if len(ids) >= limit:
                 yield index, Completion(text="", tokens=0, truncated=True)
             else:
-                requests.add(index, ids, sampling_parameters(sampling, seeds[index]))
+                parameters = sampling_parameters(sampling, seeds[index], stop_token_ids=ends)
+                requests.add(index, ids, parameters)
         for index, output in requests.ended():
             yield index, _completion(output)
+
+    def _further_ends(self) -> list[int]:
+        """Return the end of a chat's turn, where vLLM would not stop at it by itself."""
+        end = self._tokenizer.eos_token_id
+        return [] if end == self._llm.get_tokenizer().eos_token_id else [end]
 
 
 class VllmRolloutPool:
@@ -104,6 +119,7 @@ class VllmRolloutPool:
 
     Args:
         min_tokens: of a rollout, before the end of text may be sampled.
+        ends: tokens that end one beside the end of text.
     """
 
     def __init__(
@@ -111,17 +127,19 @@ class VllmRolloutPool:
         llm: LLM,
         sampling: SamplingConfig,
         min_tokens: int,
+        ends: Sequence[int] = (),
         after_step: Callable[[], None] = lambda: None,
     ) -> None:
         self._requests = _Requests(llm, after_step)
-        self._sampling = sampling
+        self._sampling, self._ends = sampling, list(ends)
         self._min_tokens = min_tokens
 
     def add(self, key: int, prompt_ids: list[int], seed: int) -> None:
         """Begin a rollout under a key of the caller's."""
         parameters = sampling_parameters(
-            self._sampling, seed, logprobs=0, min_tokens=self._min_tokens
-        )
+            self._sampling, seed, logprobs=0, min_tokens=self._min_tokens,
+            stop_token_ids=self._ends,
+        )  # fmt: skip
         self._requests.add(key, prompt_ids, parameters)
 
     def ended(self) -> Iterator[tuple[int, Rollout]]:

@@ -20,6 +20,7 @@ from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from src.data.token_ids import prompt_ids
 from src.run.files import read_json, write_json_atomic
 
 PROBE_FILE = "probe.json"
@@ -61,7 +62,7 @@ def measure_probe(
     Raises:
         FloatingPointError: when the weights have diverged.
     """
-    ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in PROBE_TEXTS]
+    ids = prompt_ids(tokenizer, PROBE_TEXTS)
     training = model.training
     model.eval()
     logprobs = []

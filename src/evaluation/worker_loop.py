@@ -24,6 +24,7 @@ from src.output.lines import log_of_rest, log_to_terminal
 from src.output.streams import is_apart
 from src.run.stopping import end_with_parent
 from src.training.checkpoints import Checkpoint, verify_checkpoint
+from src.training.policy import load_tokenizer
 from utils.drgrpo_grader import set_children
 
 if TYPE_CHECKING:
@@ -122,7 +123,8 @@ def serve_engine(
             # Imported here: the client's process never needs vLLM.
             from src.engine.vllm_engine import VllmEngine  # noqa: PLC0415
 
-            engine = VllmEngine(model, config, after_step=mailbox.beat)
+            tokenizer = load_tokenizer(model, config)
+            engine = VllmEngine(model, config, tokenizer, after_step=mailbox.beat)
             check_numbers(engine, model)
             answer = begin(engine)
         except Exception as error:  # noqa: BLE001 - the worker's boundary

@@ -14,6 +14,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from src.config.loading import ConfigError, resolve_path
 from src.config.schema import Config
 from src.data.prompts import PromptTemplate
+from src.data.token_ids import prompt_ids
 from src.eval_worker import EvalWorker
 from src.evaluation.evaluation import EvalTask
 from src.grpo.problem_stream import ProblemStream, RolloutProblem, informative
@@ -106,7 +107,7 @@ def problem_stream(
 def _prompt_ids(
     problem: Problem, prompt: PromptTemplate, tokenizer: PreTrainedTokenizerBase
 ) -> list[int]:
-    return tokenizer(prompt.render(problem), add_special_tokens=False)["input_ids"]
+    return prompt_ids(tokenizer, [prompt.render(problem)])[0]
 
 
 def starting_pass_rates(

@@ -39,7 +39,6 @@ from src.engine.sleeping import SleepCycle
 from src.engine.swap_verifier import check_synced
 from src.engine.vllm_engine import (
     VllmEngine,
-    VllmRolloutPool,
     stale_layers,
     swap_weights,
 )
@@ -134,7 +133,10 @@ class PolicyTrainer(GRPOTrainer):
         if self._server is not None:
             context, device = self.settings.engine.max_model_tokens, self.accelerator.device
             return ServerEngine(self._server, self._tokenizer, context, device)
-        return VllmEngine.around(self.vllm_generation.llm)
+        return self._colocated()
+
+    def _colocated(self) -> VllmEngine:
+        return VllmEngine.around(self.vllm_generation.llm, self._tokenizer)
 
     @contextmanager
     def engine_awake(self) -> Iterator[None]:
@@ -149,7 +151,7 @@ class PolicyTrainer(GRPOTrainer):
         if self._server is not None:
             context = self.settings.engine.max_model_tokens
             return ServerRolloutPool(self._server, self._tokenizer, sampling, context, floor)
-        return VllmRolloutPool(self.vllm_generation.llm, sampling, floor)
+        return self._colocated().rollouts(sampling, floor)
 
     def sync_weights(self) -> None:
         """Give the engine the policy's weights, and prove it.

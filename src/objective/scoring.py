@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from src.training.losses import CompletionScores, completion_scores
-from src.training.parallel import bfloat16_autocast
+from src.training.parallel import half_autocast
 from src.training.throughput import training_flops
 
 
@@ -48,7 +48,7 @@ class PackedScorer:
         size = batch_size or len(ids)
         scores = []
         for rows, present in zip(ids.split(size), mask.split(size), strict=True):
-            with bfloat16_autocast(ids.device, self._bf16):
+            with half_autocast(ids.device, self._bf16):
                 scores.append(
                     completion_scores(
                         model, own.config._attn_implementation, rows, present, columns

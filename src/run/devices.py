@@ -17,6 +17,9 @@ from pathlib import Path
 from src.config.loading import ConfigError
 from src.config.schema import Config
 
+BFLOAT16_SINCE = 8.0
+"""Compute capability of the first NVIDIA cards with bfloat16 (Ampere)."""
+
 
 def available_cores() -> list[int]:
     """List the CPU cores this process may use."""
@@ -41,14 +44,28 @@ def gpu_memory_gb(names: Sequence[str]) -> list[float]:
     Args:
         names: as CUDA_VISIBLE_DEVICES names them.
     """
+    return [size / 1024 for size in _asked_of_gpus("memory.total", names)]
+
+
+def _asked_of_gpus(what: str, names: Sequence[str]) -> list[float]:
+    """Return a number that nvidia-smi knows of each GPU; empty where there is no nvidia-smi."""
     if not names or shutil.which("nvidia-smi") is None:
         return []
-    query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    query = ["nvidia-smi", f"--query-gpu={what}", "--format=csv,noheader,nounits"]
     listed = subprocess.run(
         [*query, f"--id={','.join(names)}"], capture_output=True, text=True, check=False
     )
     lines = [line.strip() for line in listed.stdout.splitlines()]
-    return [float(line) / 1024 for line in lines if line.replace(".", "").isdigit()]
+    return [float(line) for line in lines if line.replace(".", "").isdigit()]
+
+
+def gpu_capabilities(names: Sequence[str]) -> list[float]:
+    """Return the compute capability of GPUs, such as 7.5 of a T4; empty without nvidia-smi.
+
+    Args:
+        names: as CUDA_VISIBLE_DEVICES names them.
+    """
+    return _asked_of_gpus("compute_cap", names)
 
 
 def device_index(device: str, name: str) -> int | None:

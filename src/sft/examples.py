@@ -11,6 +11,7 @@ from typing import Any, Literal
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from src.config.loading import ConfigError
+from src.data.token_ids import prompt_ids, text_ids
 from src.sft.rows import SftRow, listed
 from src.training.batching import Example
 from utils.drgrpo_grader import grade_batch
@@ -128,20 +129,8 @@ def _without_end(target: str, tokenizer: PreTrainedTokenizerBase) -> str:
 def _tokenize(rows: Sequence[SftRow], tokenizer: PreTrainedTokenizerBase) -> Iterator[Example]:
     """Yield prompt, target and one end-of-text token as an example of each row."""
     # Tokenized apart, as at inference: the prompt's tokens never depend on the completion.
-    heads = _token_ids([row.prompt for row in rows], tokenizer)
-    tails = _token_ids([row.target for row in rows], tokenizer)
+    heads = prompt_ids(tokenizer, [row.prompt for row in rows])
+    tails = text_ids(tokenizer, [row.target for row in rows])
     end = tokenizer.eos_token_id
     for row, head, tail in zip(rows, heads, tails, strict=True):
         yield Example((*head, *tail, end), len(head), row.id)
-
-
-def _token_ids(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> Iterator[list[int]]:
-    """Yield the tokens of each text; one end-of-text token closes those whose text has it."""
-    if not texts:
-        return
-    found = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-    for text, ids in zip(texts, found, strict=True):
-        # Some tokenizers close every text, special tokens wanted or not.
-        while ids and ids[-1] == tokenizer.eos_token_id:
-            ids.pop()
-        yield [*ids, tokenizer.eos_token_id] if text.endswith(tokenizer.eos_token) else ids

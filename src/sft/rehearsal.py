@@ -7,8 +7,8 @@ from itertools import accumulate
 
 from src.config.loading import with_values
 from src.config.schema import Config
+from src.data.chat import stage_prompt
 from src.data.problems import load_problems
-from src.data.prompts import load_prompt
 from src.data.row_counts import sft_rows
 from src.sft.examples import BuiltExamples, build_examples
 from src.sft.rows import SftRow, rows_from_problems
@@ -30,8 +30,8 @@ def with_spare_rows(config: Config) -> Config:
     problems = load_problems(with_values(config, {"data.train_rows": _LOOKED_AT * wanted}))
     if config.sft.files or config.sft.source != "solutions":
         return config
-    rows = rows_from_problems(problems.train, load_prompt(config.data.prompt))
     tokenizer = load_tokenizer(resolve_model(config.model.path), config)
+    rows = rows_from_problems(problems.train, stage_prompt(config, tokenizer))
     built = build_examples(rows, tokenizer, config.train.max_tokens, config.sft.keep)
     needed = max(wanted, rows_needed(rows, built, wanted))
     spare = {"data.train_rows": needed, "run.rehearsal.spare_rows": needed - wanted}

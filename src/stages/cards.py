@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 from src.config.loading import ConfigError, with_values
 from src.config.schema import Config
-from src.run.devices import gpu_memory_gb, is_cpu
+from src.run.devices import BFLOAT16_SINCE, gpu_capabilities, gpu_memory_gb, is_cpu
 from src.run.processes import (
+    launched_sharding,
     launched_strategy,
     process_count,
     training_device,
@@ -81,7 +82,7 @@ class EngineNeed:
 def engine_need(config: Config, processes: int) -> EngineNeed:
     """Estimate what a rollout engine can use: weights, activations, graphs and KV cache."""
     engine, shape = config.engine, model_shape(config)
-    each = 2 if engine.dtype == "bfloat16" else 4
+    each = 4 if engine.dtype == "float32" else 2
     sequences = max(config.grpo.completions_per_batch // processes, engine.max_sequences)
     # Both halves of the MLP and their product beside hidden states and queries.
     widths = 3 * shape.intermediate_size + 4 * shape.hidden_size
@@ -213,6 +214,37 @@ def check_card(config: Config) -> None:
     possible = STRATEGIES if processes > 1 and launched == "ddp" else (launched,)
     if all(planned_fraction(config, card, processes, name) is None for name in possible):
         raise ConfigError(_does_not_fit(config, card, processes, launched))
+
+
+def with_float16(config: Config) -> Config:
+    """Put float16 in place of bfloat16 where a visible GPU has none (T4, V100); say so.
+
+    The trainer follows its own card: `parallel.half_type`.
+
+    Raises:
+        ConfigError: the weights are sharded, which leaves no way to scale a loss.
+    """
+    names = [] if is_cpu(config.devices.train) else visible_gpus()
+    old = [one for one in gpu_capabilities(names) if one < BFLOAT16_SINCE]
+    if not old:
+        return config
+    autocast = config.train.bf16_autocast
+    if autocast and launched_sharding():
+        raise ConfigError(
+            f"train.bf16_autocast: a GPU of compute capability {min(old)} has no bfloat16, and "
+            "float16 wants a scaled loss, which sharded training here does not have; launch with "
+            "accelerate launch --multi_gpu, or use --set train.bf16_autocast=false"
+        )
+    LOGGER.warning(
+        "a GPU of compute capability %.1f has no bfloat16 (that is since %.1f): engines compute in "
+        "%s, training in %s",
+        min(old), BFLOAT16_SINCE,
+        "float16" if config.engine.dtype == "bfloat16" else config.engine.dtype,
+        "float16 with a scaled loss" if autocast else "float32",
+    )  # fmt: skip
+    dtype = {"bfloat16": "float16"}.get(config.engine.dtype, config.engine.dtype)
+    engine = config.engine.model_copy(update={"dtype": dtype})
+    return config.model_copy(update={"engine": engine})
 
 
 def card_memory_gib(config: Config) -> float | None:

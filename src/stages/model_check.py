@@ -11,7 +11,9 @@ from huggingface_hub import hf_hub_download
 
 from src.config.loading import ConfigError
 from src.config.schema import Config
-from src.data.prompts import PLACEHOLDER, load_prompt
+from src.data.chat import stage_prompt
+from src.data.prompts import PLACEHOLDER
+from src.data.token_ids import prompt_ids
 from src.output.lines import IN_LOG
 from src.run.processes import is_main_process
 from src.training.model_files import (
@@ -57,8 +59,8 @@ def check_model(model: str, config: Config) -> None:
             f"have vectors for {rows:,}; the two are not of one model: copy the tokenizer's files "
             "from where the weights come from"
         )
-    text = load_prompt(config.data.prompt).text.replace(PLACEHOLDER, "")
-    _check_prompt(len(tokenizer(text, add_special_tokens=False)["input_ids"]), config)
+    text = stage_prompt(config, tokenizer).text.replace(PLACEHOLDER, "")
+    _check_prompt(len(prompt_ids(tokenizer, [text])[0]), config)
     if local and is_main_process():
         LOGGER.info("model: reading the weights of %s once, for NaN", model, extra=IN_LOG)
         check_weights(folder)

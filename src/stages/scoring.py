@@ -10,7 +10,8 @@ from typing import Any
 
 from src.config.loading import ConfigError
 from src.config.schema import Config
-from src.data.prompts import PromptTemplate, load_prompt
+from src.data.chat import stage_prompt
+from src.data.prompts import PromptTemplate
 from src.eval_worker import EvalWorker
 from src.evaluation.evaluation import EvalTask
 from src.evaluation.figures import EvalReport, Reports
@@ -21,7 +22,7 @@ from src.run.metrics import MetricLog, open_metric_log
 from src.run.terminal import interval, list_faults, percent, show_scores
 from src.training.batching import Example
 from src.training.checkpoints import Checkpoint, CheckpointStore, Score
-from src.training.policy import resolve_model
+from src.training.policy import load_tokenizer, resolve_model
 from utils.data.problem import Problem
 from utils.dataset_loader import ProblemSet
 from utils.drgrpo_grader import grade
@@ -85,10 +86,12 @@ def test_tasks(run: Run, problems: ProblemSet) -> list[EvalTask]:
         ConfigError: when a prompt is not there, or wants more worked examples than there are.
     """
     config = run.config
-    headline = test_task(run, problems, load_prompt(config.data.prompt))
+    tokenizer = load_tokenizer(resolve_model(config.model.path), config)
+    headline = test_task(run, problems, stage_prompt(config, tokenizer))
     tasks = [headline]
     for name in config.evaluation.prompts:
-        prompt = load_prompt(name, worked_examples(problems, config.evaluation.shots))
+        examples = worked_examples(problems, config.evaluation.shots)
+        prompt = stage_prompt(config, tokenizer, name, examples)
         tasks.append(replace(headline, prompt=prompt, variant=Path(name).stem))
     if config.evaluation.greedy:
         greedy = config.sampling.model_copy(update={"temperature": 0.0, "samples": 1})

@@ -43,7 +43,7 @@ from src.run.processes import (
 )
 from src.run.stopping import RunError, end_told, keep_trace, stoppable
 from src.seeds.family import OPTION, Family, parse_seeds, run_seeds, without_seeds
-from src.stages.cards import check_card
+from src.stages.cards import check_card, with_float16
 from src.stages.out_of_memory import end_out_of_memory
 from src.stages.plan import describe_plan
 from src.stages.promises import broken_promises
@@ -90,6 +90,7 @@ def run_stage(
                 config = load_config([*given.config, overlay], given.set)
                 taking = "taking the search's best hyperparameters"
                 LOGGER.info("%s: %s", taking, overlay, extra=brief(taking, shown_path(overlay)))
+            config = with_float16(config)
             if problems := list(_stage_problems(stage, config)):
                 raise ConfigError("\n".join(problems))
             if given.dry_run:

@@ -31,6 +31,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
+from src.run.devices import BFLOAT16_SINCE
 from src.run.processes import launched_sharding, process_count, process_rank
 from src.training.adapters import adapter_state, has_adapter, load_adapter_state
 
@@ -63,14 +64,22 @@ def end_of_waiting(error: BaseException, timeout_s: float, setting: str) -> str 
     return None
 
 
-def bfloat16_autocast(device: torch.device, enabled: bool) -> torch.autocast:
+def half_type(device: torch.device) -> torch.dtype:
+    """Return bfloat16, and float16 for a GPU that has none."""
+    if device.type != "cuda" or not torch.cuda.is_available():
+        return torch.bfloat16
+    major, minor = torch.cuda.get_device_capability(device)
+    return torch.bfloat16 if major + minor / 10 >= BFLOAT16_SINCE else torch.float16
+
+
+def half_autocast(device: torch.device, enabled: bool) -> torch.autocast:
     """Return autocast for a forward pass.
 
-    It keeps its bfloat16 copies of the weights for the pass, unless they are gathered from shards:
-    there the copies would be the whole model.
+    It keeps its half-precision copies of the weights for the pass, unless they are gathered from
+    shards: there the copies would be the whole model.
     """
     cached = launched_sharding() != "fsdp"
-    return torch.autocast(device.type, torch.bfloat16, enabled=enabled, cache_enabled=cached)
+    return torch.autocast(device.type, half_type(device), enabled=enabled, cache_enabled=cached)
 
 
 def join_processes_on_cpu(timeout_s: float) -> None:
@@ -103,6 +112,8 @@ class ParallelPolicy:
     Args:
         device: that the process trains on. A policy that will be sharded is still on the CPU.
         timeout_s: longest that a process waits for the others.
+        autocast: matrix products are in half precision. In float16 the loss is scaled, so that
+            small gradients do not become 0, and a step whose gradients overflow is left out.
     """
 
     def __init__(
@@ -111,7 +122,12 @@ class ParallelPolicy:
         optimizer: torch.optim.Optimizer,
         device: torch.device,
         timeout_s: float,
+        *,
+        autocast: bool = False,
     ) -> None:
+        self.scaler = torch.amp.GradScaler(
+            device.type, enabled=autocast and half_type(device) == torch.float16
+        )
         self.policy = policy
         self.device = device
         self.processes, self.rank = process_count(), process_rank()
@@ -140,8 +156,20 @@ class ParallelPolicy:
             return torch.enable_grad()
         return self._accelerator.no_sync(self.model)
 
+    def backward(self, loss: torch.Tensor) -> None:
+        """Add the gradients of a loss that the processes' own sum up to."""
+        # They are averaged over processes; the sum is wanted.
+        self.scaler.scale(loss * self.processes).backward()
+
+    def update(self) -> None:
+        """Step the optimizer, but for gradients that overflowed in float16, and drop them."""
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+
     def clip_gradients(self, largest: float) -> float:
         """Scale gradients down to the global L2 norm `largest`; return the norm before."""
+        self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), largest)
         return (norm.full_tensor() if isinstance(norm, DTensor) else norm).item()
 

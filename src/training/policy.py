@@ -11,10 +11,12 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+from transformers.utils import cached_file
 
 from src.config.loading import ROOT, ConfigError
 from src.config.schema import Config
 from src.config.training import AdapterSettings
+from src.data.chat import end_turns
 from src.run.processes import launched_sharding, training_device
 from src.training.adapters import plain_policy, quantization
 from src.training.attention import MODEL_TYPES, PACKED
@@ -41,7 +43,7 @@ def resolve_model(path: str) -> str:
 
 
 def load_tokenizer(path: str, config: Config) -> PreTrainedTokenizerBase:
-    """Load the tokenizer; refuse one that pads with its end-of-text token.
+    """Load the tokenizer, whose end of text is a turn's where prompts are turns (`data.chat`).
 
     Labels are masked by position, never by id, so an equal id would still be safe in SFT; TRL masks
     by id and would never teach the model to stop.
@@ -53,7 +55,18 @@ def load_tokenizer(path: str, config: Config) -> PreTrainedTokenizerBase:
         raise ConfigError(f"{path}: the tokenizer has no end-of-text token, so nothing can stop")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    end_turns(tokenizer, config, [tokenizer.eos_token_id, *_configured_ends(path, config)])
     return tokenizer
+
+
+def _configured_ends(path: str, config: Config) -> list[int]:
+    """Return the tokens at which a model stops by its `generation_config.json`, if it has one."""
+    if config.data.chat != "auto":
+        return []
+    file = cached_file(path, "generation_config.json", _raise_exceptions_for_missing_entries=False)
+    found = json.loads(Path(file).read_text(encoding="utf-8")) if file else {}
+    ends = found.get("eos_token_id")
+    return ends if isinstance(ends, list) else [] if ends is None else [ends]
 
 
 def torch_device(config: Config) -> torch.device:

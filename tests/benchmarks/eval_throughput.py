@@ -82,8 +82,9 @@ def passes(
 ) -> dict[str, list[Pass]]:
     """Build the engine, warm it up and run both sides in turn."""
     from src.engine.vllm_engine import VllmEngine
+    from src.training.policy import load_tokenizer
 
-    engine = VllmEngine(str(checkpoint), config)
+    engine = VllmEngine(str(checkpoint), config, load_tokenizer(str(checkpoint), config))
     task = fitting_task(engine, config, rows, prompts)
     texts = [_texts(engine, task), [row["completion"] for row in _report(engine, task).samples]]
     if texts[0][: len(texts[1])] != texts[1]:

@@ -11,6 +11,7 @@ from typing import Any
 from src.config.loading import load_config
 from src.config.schema import Config
 from src.run.processes import worker_environment
+from src.training.policy import load_tokenizer
 
 # The full profile's type; the tiny one computes in float32.
 BFLOAT16 = "engine.dtype=bfloat16"
@@ -36,14 +37,16 @@ def fresh_logprobs(folder: Path, ids: list[list[int]]) -> list[list[float]]:
     """Return the log-probabilities of an engine that has never held other weights."""
     from src.engine.vllm_engine import VllmEngine
 
-    return VllmEngine(str(folder), tiny_config(BFLOAT16)).prompt_logprobs(ids)
+    tokenizer = load_tokenizer(str(folder), tiny_config())
+    return VllmEngine(str(folder), tiny_config(BFLOAT16), tokenizer).prompt_logprobs(ids)
 
 
 def swapped_logprobs(first: Path, second: Path, ids: list[list[int]]) -> list[list[float]]:
     """Return the log-probabilities after `second` was swapped in for `first`."""
     from src.engine import vllm_engine
 
-    engine = vllm_engine.VllmEngine(str(first), tiny_config(BFLOAT16))
+    tokenizer = load_tokenizer(str(first), tiny_config())
+    engine = vllm_engine.VllmEngine(str(first), tiny_config(BFLOAT16), tokenizer)
     before = engine.prompt_logprobs(ids)  # fills the prefix cache with the first model's values
     engine.swap(second)
     after = engine.prompt_logprobs(ids)
@@ -60,7 +63,8 @@ def verified_loads(
 
     if plant == "swap does nothing":
         vllm_engine.swap_weights = lambda *_: None
-    engine = vllm_engine.VllmEngine(str(first), config or tiny_config(BFLOAT16))
+    tokenizer = load_tokenizer(str(first), tiny_config())
+    engine = vllm_engine.VllmEngine(str(first), config or tiny_config(BFLOAT16), tokenizer)
     if plant == "output layer stays":
         _keep_output_layer(vllm_engine, engine)
     verifier = SwapVerifier(engine, tolerance=0.05, loaded=str(first))
@@ -93,11 +97,11 @@ def _keep_output_layer(vllm_engine: Any, engine: Any) -> None:
 
 def sampled(folder: Path, prompts: list[list[int]], seeds: list[int]) -> list[list[int]]:
     """Return the token ids of one seeded sample a prompt."""
-    from src.engine.vllm_engine import VllmEngine, VllmRolloutPool
+    from src.engine.vllm_engine import VllmEngine
 
-    pool = VllmRolloutPool(
-        VllmEngine(str(folder), tiny_config(BFLOAT16))._llm, tiny_config().sampling, min_tokens=4
-    )
+    tokenizer = load_tokenizer(str(folder), tiny_config())
+    engine = VllmEngine(str(folder), tiny_config(BFLOAT16), tokenizer)
+    pool = engine.rollouts(tiny_config().sampling, min_tokens=4)
     for key, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True)):
         pool.add(key, prompt, seed)
     rollouts = dict(pool.ended())

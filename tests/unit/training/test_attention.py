@@ -11,50 +11,13 @@ from src.training import attention
 from src.training.attention import MODEL_TYPES, layout_of, packing_arguments, spans_of
 from src.training.batching import Example, pack, pack_groups
 from src.training.policy import check_architecture
+from tests.family_models import FAMILIES, SHAPE, family_model
 
 CPU = torch.device("cpu")
-WINDOW = 7  # shorter than the sequences
-SHAPE = {
-    "vocab_size": 128,
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 16,
-    "max_position_embeddings": 256,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "initializer_range": 0.4,  # logits of some size
-}
-MIXED = {"sliding_window": WINDOW, "layer_types": ["sliding_attention", "full_attention"] * 2}
-FAMILIES = {
-    "gemma2": ("Gemma2", {**MIXED, "attn_logit_softcapping": 5.0, "query_pre_attn_scalar": 16}),
-    "gemma3_text": ("Gemma3", {**MIXED, "query_pre_attn_scalar": 16}),
-    "llama": ("Llama", {}),
-    "mistral": ("Mistral", {"sliding_window": WINDOW}),
-    "olmo2": ("Olmo2", {}),
-    "olmo3": ("Olmo3", MIXED),
-    "phi3": ("Phi3", {"sliding_window": WINDOW}),
-    "qwen2": ("Qwen2", {}),
-    "qwen3": ("Qwen3", {}),
-    "smollm3": ("SmolLM3", {"no_rope_layers": [1, 0, 1]}),
-}
 
 
 def build(kind: str, implementation: str):
-    name, more = FAMILIES[kind]
-    more = dict(more)
-    if "layer_types" in more:
-        more["layer_types"] = more["layer_types"][: SHAPE["num_hidden_layers"]]
-    config_class = getattr(
-        transformers, f"{name}TextConfig" if kind == "gemma3_text" else f"{name}Config"
-    )
-    config = config_class(**(SHAPE | more), attn_implementation=implementation)
-    assert config.model_type == kind
-    torch.manual_seed(0)
-    return getattr(transformers, f"{name}ForCausalLM")(config).eval()
+    return family_model(kind, attn_implementation=implementation)
 
 
 def sequences(lengths, seed=0):

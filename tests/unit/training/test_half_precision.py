@@ -1,0 +1,109 @@
+"""Float16 on cards without bfloat16: who gets it, what is said, and a loss that is scaled."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+
+from src.config.loading import ConfigError, load_config
+from src.stages import cards
+from src.training import parallel
+from src.training.parallel import ParallelPolicy, half_autocast, half_type
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("capability", "kind"),
+    [((7, 0), torch.float16), ((7, 5), torch.float16), ((8, 0), torch.bfloat16),
+     ((8, 9), torch.bfloat16), ((12, 0), torch.bfloat16)],
+)  # fmt: skip
+def test_a_gpu_computes_in_the_half_precision_it_has(monkeypatch, capability, kind):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    assert half_type(torch.device("cuda:0")) == kind
+    assert half_type(CPU) == torch.bfloat16
+
+
+def configured(*settings):
+    return load_config(["config/sft_config.yaml"], settings)
+
+
+def with_cards(monkeypatch, *capabilities):
+    monkeypatch.setattr(cards, "visible_gpus", lambda: list("0123"[: len(capabilities)]))
+    monkeypatch.setattr(cards, "gpu_capabilities", lambda names: capabilities if names else [])
+
+
+def test_engines_take_float16_where_a_card_has_no_bfloat16_and_a_line_says_so(monkeypatch, caplog):
+    with_cards(monkeypatch, 8.6, 7.5)
+    with caplog.at_level(logging.WARNING):
+        changed = cards.with_float16(configured())
+    assert changed.engine.dtype == "float16"
+    assert [record.getMessage() for record in caplog.records] == [
+        "a GPU of compute capability 7.5 has no bfloat16 (that is since 8.0): engines compute in "
+        "float16, training in float16 with a scaled loss"
+    ]
+    assert cards.with_float16(configured("engine.dtype=float32")).engine.dtype == "float32"
+
+
+def test_nothing_changes_on_newer_cards_on_a_cpu_and_where_no_card_can_be_asked(monkeypatch):
+    given = configured()
+    for capabilities in ((8.0, 9.0), ()):
+        with_cards(monkeypatch, *capabilities)
+        assert cards.with_float16(given) is given
+    with_cards(monkeypatch, 7.5)
+    on_cpu = configured("devices.train=cpu", "devices.eval=cpu")
+    assert cards.with_float16(on_cpu) is on_cpu
+
+
+def test_sharded_float16_is_refused_with_the_remedy(monkeypatch):
+    with_cards(monkeypatch, 7.0)
+    monkeypatch.setattr(cards, "launched_sharding", lambda: "fsdp")
+    with pytest.raises(ConfigError, match=r"capability 7\.0 has no bfloat16.*bf16_autocast=false"):
+        cards.with_float16(configured())
+    exact = cards.with_float16(configured("train.bf16_autocast=false"))
+    assert exact.engine.dtype == "float16"
+
+
+@pytest.fixture
+def in_float16(monkeypatch):
+    monkeypatch.setattr(parallel, "half_type", lambda _: torch.float16)
+
+
+def one_step(factor: float) -> tuple[torch.Tensor, torch.Tensor, float, ParallelPolicy]:
+    """Return a layer's weights before and after a step, the gradient norm, and the policy."""
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(8, 8, bias=False)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+    policy = ParallelPolicy(layer, optimizer, CPU, 1.0, autocast=True)
+    before = layer.weight.detach().clone()
+    with half_autocast(CPU, True):
+        loss = (layer(torch.ones(4, 8)).float() * factor).sum()
+    policy.backward(loss)
+    norm = policy.clip_gradients(1e9)
+    policy.update()
+    return before, layer.weight.detach(), norm, policy
+
+
+def test_the_scale_is_out_of_a_step_before_gradients_are_clipped(in_float16):
+    before, after, norm, policy = one_step(1e-7)
+    assert policy.scaler.is_enabled()
+    # d loss / d weight is 4e-7 everywhere, which float16 itself could not hold to 5 %.
+    assert norm == pytest.approx(4e-7 * 8, rel=0.05)
+    assert torch.allclose(before - after, torch.full((8, 8), 4e-8), rtol=0.3, atol=1e-9)
+
+
+def test_a_step_whose_gradients_overflow_is_left_out_and_the_scale_halved(in_float16):
+    before, after, norm, policy = one_step(1e4)
+    assert not torch.isfinite(torch.tensor(norm))
+    assert torch.equal(before, after)
+    assert policy.scaler.get_scale() == 2.0**15
+    assert policy.scaler.state_dict()["scale"] == 2.0**15
+
+
+def test_bfloat16_scales_nothing():
+    _, _, _, policy = one_step(1.0)
+    assert not policy.scaler.is_enabled()
+    assert policy.scaler.state_dict() == {}
