@@ -6,6 +6,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
@@ -97,6 +98,7 @@ def run_stage(
                 sys.stdout.write(f"{dump_yaml(config)}\n{describe_plan(stage, config)}\n")
                 return
             check_wandb(config)
+            _check_tensorboard(config)
             check_devices(config, beside=stage != GRPO_STAGE, trains=stage in TRAINING_STAGES)
             if stage == GRPO_STAGE:
                 check_card(config)
@@ -206,6 +208,14 @@ def _stage_problems(stage: str, config: Config) -> Iterator[str]:
         yield (
             "grpo.memory_rehearsal: on, but DeepSpeed keeps gradients where they cannot be thrown "
             "away; use auto, or --strategy fsdp2"
+        )
+
+
+def _check_tensorboard(config: Config) -> None:
+    if config.metrics.tensorboard and find_spec("tensorboardX") is None:
+        raise ConfigError(
+            "metrics.tensorboard: true needs tensorboardX, which this environment is older than; "
+            "run make setup (or uv sync), or set it to false"
         )
 
 

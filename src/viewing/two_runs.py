@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from src.config.loading import ConfigError, read_yaml
-from src.evaluation.comparison import paired_difference, read_scored, refuse_different_yardsticks
+from src.evaluation.comparison import Scored, paired_difference, read_scored
 from src.report.page import curves
 from src.report.report import STAGES, finished_outcomes, in_points
 from src.report.unfinished import unfinished_stages
@@ -86,14 +86,25 @@ def _stage(stage: str, first: Path, second: Path) -> Record:
     if None in outcomes:
         return found | {"said": "not finished in both"}
     try:
-        scored = [read_scored(folder / stage) for folder in (first, second)]
-        refuse_different_yardsticks(scored)
+        scored: list[Scored] = [read_scored(folder / stage) for folder in (first, second)]
+        if unlike := list(_unlike(*(item.yardstick for item in scored))):
+            return found | {"said": f"not compared: {', '.join(unlike)}"}
         for key, anywhere in (("accuracy", False), ("anywhere", True)):
             one, other = (item.means(found=anywhere) for item in scored)
             found[key] = in_points(paired_difference(one, other))
     except ConfigError as error:
         return found | {"said": str(error)}
     return found
+
+
+def _unlike(one: Record, other: Record) -> Iterator[str]:
+    """Say what keeps two evaluations from being compared; other seeds of sampling do not."""
+    if one["test_set"] != other["test_set"]:
+        yield "other test problems"
+    for key in sorted({*one["sampling"], *other["sampling"]} - {"seed"}):
+        values = [yardstick["sampling"].get(key) for yardstick in (one, other)]
+        if values[0] != values[1]:
+            yield f"{key} {values[0]} and {values[1]}"
 
 
 def _settings(first: Path, second: Path, stages: list[str]) -> list[dict[str, dict[str, Any]]]:

@@ -38,7 +38,7 @@ def show_comparison(found: Record) -> None:
             "difference\nin points",
             "p",
         ]
-        show(f"{other} over {one}, on the same test problems", header, scored)
+        show(f"{other} over {one} on test, problem by problem", header, scored)
     for stage in found["stages"]:
         if stage["said"]:
             say(f"{stage['stage']}: {stage['said']}")
@@ -60,7 +60,7 @@ def _row(stage: Record) -> tuple[str, ...]:
     ]
     gain = stage["accuracy"]
     if gain is None:
-        return stage["stage"], *runs, "not compared", ""
+        return stage["stage"], *runs, "-", "-"
     points = f"{gain['points']:+.1f} [{gain['ci95'][0]:+.1f}, {gain['ci95'][1]:+.1f}]"
     return stage["stage"], *runs, points, f"{gain['p_value']:.3f}"
 

@@ -13,6 +13,8 @@ from src.viewing.two_runs import compare_runs, flat
 from src.viewing.two_runs_view import show_comparison, write_page
 from tests.unit.report.test_report import N, completions, scored
 
+SAMPLING = scored("", 0)["sampling"]
+
 
 def write_stage(run, stage, correct, finished=True, seed=17, **changes):
     folder = run / stage
@@ -57,10 +59,17 @@ def test_runs_are_compared_problem_by_problem(runs, capsys):
 def test_what_was_measured_otherwise_is_named_not_compared(runs):
     one, _ = runs
     changed = one.with_name("changed")
-    write_stage(changed, "step2_sft", 40, sampling={"temperature": 0.0})
+    write_stage(changed, "step2_sft", 40, sampling=SAMPLING | {"temperature": 0.0, "seed": 18})
     (stage,) = compare_runs(one, changed)["stages"]
     assert stage["accuracy"] is None
-    assert "cannot be compared" in stage["said"]
+    assert stage["said"] == "not compared: temperature 1.0 and 0.0"
+
+
+def test_other_seeds_of_sampling_are_compared(runs):
+    one, _ = runs
+    other = one.with_name("seed")
+    write_stage(other, "step2_sft", 40, sampling=SAMPLING | {"seed": 18})
+    assert compare_runs(one, other)["stages"][0]["accuracy"]["won"] == 20
 
 
 def test_no_run_and_the_same_run_are_refused(runs, tmp_path):
