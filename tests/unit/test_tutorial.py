@@ -78,15 +78,15 @@ def test_the_group_of_step_51_has_five_wrong_copies():
 
 @pytest.mark.parametrize(("stage", "row"), COMPLETIONS, ids=str)
 def test_a_completion_is_quoted_with_its_grade(stage, row):
-    _, found, rest = TEXT.partition(f"{stage}, `{row['unique_id']}`: {row['problem']}")
-    assert found
     fault = f"`{row['fault']}`" if row["fault"] else "none"
-    assert rest.startswith(
-        f" Reference `{row['reference']}`.\n\n```\n{row['completion'].strip()}\n```"
-    )
     found = str(row["found"]).lower()
-    said = f"`{row['outcome']}`, fault {fault}, found {found}, {row['tokens']} tokens"
-    assert rest.partition("```\n\n")[2].startswith(said)
+    said = (
+        f"{stage}, `{row['unique_id']}`: {row['problem']} Reference `{row['reference']}`.",
+        f"```\n{row['completion'].strip()}\n```",
+        f"`{row['outcome']}`, fault {fault}, found {found}, {row['tokens']} tokens",
+    )
+    # Lines may be wrapped anywhere.
+    assert " ".join("\n".join(said).split()) in " ".join(TEXT.split())
 
 
 def test_ten_completions_are_graded_today_as_they_were():
