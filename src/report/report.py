@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from src.benchmarks.table import read_benchmarks
 from src.config.loading import ROOT
 from src.data.summary import describe_data
 from src.evaluation.comparison import Difference, Scored, paired_difference, read_scored
@@ -19,7 +20,7 @@ from src.report.plots import draw_run
 from src.report.rehearsal import HEADER as COUNTS
 from src.report.rehearsal import build_rehearsal, cells, show_rehearsal
 from src.report.search import describe_search
-from src.run.directory import SEARCH_STAGE
+from src.run.directory import BENCHMARKS, SEARCH_STAGE
 from src.run.file_list import FILES, OUTCOME, describe_files
 from src.run.files import read_record, write_bytes_atomic, write_json_atomic, write_text_atomic
 from src.run.terminal import interval, percent
@@ -60,6 +61,7 @@ def write_report(run_folder: Path) -> Path:
     write_json_atomic(run_folder / "report.json", report)
     # report.json and report.md are derived again when a run is verified.
     outcome_files = [f"{stage}/{OUTCOME}" for stage in outcomes]
+    outcome_files += [f"{BENCHMARKS}/{name}/{OUTCOME}" for name in read_benchmarks(run_folder)]
     write_json_atomic(run_folder / FILES, describe_files(run_folder, [*drawn, *outcome_files]))
     return run_folder / "report.json"
 

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from src.config.loading import ConfigError, load_config
+from src.report.verification import is_family, verify_family
 from src.seeds.family import Family, parse_seeds, run_seeds, without_seeds
 from src.seeds.figures import build_figures
 from src.seeds.report import write_family
@@ -137,6 +138,19 @@ def test_the_report_says_which_is_which(family, capsys):
     assert "learning_rate" in text
     assert "66.2" in capsys.readouterr().out
     assert json.loads((family.folder / "report.json").read_text())["seeds"] == [1, 2, 3]
+
+
+def test_a_changed_report_of_all_seeds_is_found(family, monkeypatch):
+    monkeypatch.setattr("src.report.verification.verify_run", lambda place: [])
+    members = write_members(family, (50, 52, 57))
+    write_family(family.folder, members)
+    assert is_family(family.folder)
+    assert not is_family(family.member(1))
+    assert verify_family(family.folder) == []
+    file = family.folder / "report.json"
+    file.write_text(file.read_text().replace('"high": 0.7125', '"high": 0.8125', 1))
+    (line,) = verify_family(family.folder)
+    assert "0.8125 is stated, 0.7125 derived" in line
 
 
 def test_seeds_measured_on_other_problems_are_refused(family):
