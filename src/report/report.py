@@ -208,7 +208,6 @@ def render_markdown(report: Record, outcomes: dict[str, Record], run_name: str) 
         *_show_search(outcomes.get(SEARCH_STAGE)),
         *_describe_gain(report["whole_gain"]),
         *_show_variants(report["variants"]),
-        *show_benchmarks(report.get("benchmarks", {})),
         "Accuracy is the share of all test problems answered correctly in the right format, with "
         "its Wilson interval; beside it the share among well-formed completions, and the share of "
         "completions in which the right answer stands anywhere. Stages are compared on the same "
@@ -216,6 +215,7 @@ def render_markdown(report: Record, outcomes: dict[str, Record], run_name: str) 
         "cover which problems were drawn, not what another training seed would give.",
         "\n".join(_describe_conditions(outcomes)),
         "![Accuracy and format rate by stage, and training curves](report.png)",
+        *show_benchmarks(report.get("benchmarks", {})),
     ]
     return "\n\n".join(blocks) + "\n"
 

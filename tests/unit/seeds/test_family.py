@@ -15,6 +15,7 @@ from src.report.verification import is_family, verify_family
 from src.seeds.family import Family, parse_seeds, run_seeds, without_seeds
 from src.seeds.figures import build_figures
 from src.seeds.report import write_family
+from tests.unit.benchmarks.test_benchmarks import write_benchmarks
 from tests.unit.report.test_report import SEARCH, N, scored, write_run
 
 TINY = "config/tiny/grpo_config.yaml"
@@ -160,6 +161,19 @@ def test_seeds_measured_on_other_problems_are_refused(family):
     file.write_text(json.dumps(outcome | {"test_set": {"n": N, "sha256": "c" * 64}}))
     with pytest.raises(ConfigError, match="not measured alike"):
         build_figures(family.members())
+
+
+def test_benchmarks_of_each_seeds_last_model_have_a_spread_too(family):
+    members = write_members(family, (50, 52, 57))
+    for right, folder in zip((2, 3, 4), members.values(), strict=True):
+        last = scored("step3_GRPO", 50)["checkpoint"]
+        write_benchmarks(folder / "benchmarks" / "m", last, right)
+        write_benchmarks(folder / "benchmarks" / "base", "assets/tiny_base", 0)
+    (found,) = build_figures(members)["benchmarks"]
+    assert found["each"] == {"1": 2 / 6, "2": 3 / 6, "3": 4 / 6}
+    assert found["accuracy"]["sd"] == pytest.approx(1 / 6)
+    low, high = found["over_problems"]
+    assert low < 0.5 < high
 
 
 def test_nothing_finished_is_said(family):
