@@ -67,7 +67,7 @@ def verify_run(folder: Path) -> list[str]:
         lines = list(_sound(OUTCOME, _verify_stage(folder / stage, outcomes, data)))
         found += [f"{stage}: {line}" for line in lines]
     for name, outcome in read_benchmarks(folder).items():
-        lines = list(_sound(OUTCOME, _verify_benchmarks(folder / BENCHMARKS / name, outcome)))
+        lines = list(_sound(OUTCOME, verify_benchmarks(folder / BENCHMARKS / name, outcome)))
         found += [f"{BENCHMARKS}/{name}: {line}" for line in lines]
     if len(outcomes) == len(stages):
         found += _sound("report.json", _verify_report(folder, outcomes))
@@ -100,6 +100,13 @@ def _verify_seeds(folder: Path, stated: Record, members: dict[int, Path]) -> Ite
     text = seeds_markdown(derived, family_tables(derived), folder.name)
     if (folder / "report.md").read_text(encoding="utf-8") != text:
         yield "report.md: not what the runs give"
+
+
+def verify_benchmarks(folder: Path, outcome: Record) -> Iterator[str]:
+    """Check one model's benchmarks: files, grades and figures."""
+    yield from _sound(FILES, differing_files(folder, outcome.get("files_sha256")))
+    for name, figures in outcome[BENCHMARKS].items():
+        yield from _sound(f"completions-{name}", _verify_figures(folder, figures, name))
 
 
 def uncovered(folder: Path) -> list[str]:
@@ -163,13 +170,6 @@ def _verify_stage(folder: Path, outcomes: dict[str, Record], data: _Data) -> Ite
         inside = folder.joinpath(*place[place.index("checkpoints") :])
         if not (inside / DESCRIPTION).is_file():
             yield f"{OUTCOME}: its checkpoint {inside} is missing, or no {DESCRIPTION} lies there"
-
-
-def _verify_benchmarks(folder: Path, outcome: Record) -> Iterator[str]:
-    """Check one model's benchmarks: files, grades and figures."""
-    yield from _sound(FILES, differing_files(folder, outcome.get("files_sha256")))
-    for name, figures in outcome[BENCHMARKS].items():
-        yield from _sound(f"completions-{name}", _verify_figures(folder, figures, name))
 
 
 def _verify_manifest(folder: Path, outcome: Record, data: _Data) -> Iterator[str]:
