@@ -87,7 +87,8 @@ def main() -> int:
     """Run the steps; return the exit code of the first that fails, or 128 + a signal's number."""
     arguments = parse_arguments()
     log_to_terminal(verbose=arguments.verbose)
-    with stoppable(lambda: "the same command goes on", grace_s=2 * GRACE_S):
+    below = 3 if arguments.seeds else 2  # processes, each of which waits for the next
+    with stoppable(lambda: "the same command goes on", grace_s=below * GRACE_S):
         return run_all(arguments)
 
 
@@ -340,16 +341,18 @@ def compare(first: Path, second: Path) -> None:
 
 def verify(folder: Path) -> int:
     """Say what in a finished run does not match; return 1 if anything does not, 2 without a run."""
-    from src.report.verification import uncovered, verify_run
+    from src.report.verification import is_family, uncovered, verify_family, verify_run
 
     try:
-        mismatches = verify_run(folder)
+        family = is_family(folder)
+        mismatches = verify_family(folder) if family else verify_run(folder)
     except ValueError as error:
         LOGGER.error("%s", error)
         return 2
     for line in mismatches:
         LOGGER.error("%s", line)
-    LOGGER.info("not covered: %s", ", ".join(uncovered(folder)) or "nothing")
+    if not family:
+        LOGGER.info("not covered: %s", ", ".join(uncovered(folder)) or "nothing")
     LOGGER.info("%s: %s", folder, f"{len(mismatches)} mismatches" if mismatches else "all holds")
     return int(bool(mismatches))
 

@@ -6,7 +6,6 @@ import logging
 from dataclasses import replace
 from typing import Any
 
-from src.config.benchmarks import BenchmarkSettings
 from src.config.loading import ConfigError, resolve_path
 from src.config.schema import Config
 from src.data.problems import named_source
@@ -23,7 +22,7 @@ def load_benchmarks(config: Config) -> dict[str, ProblemSet]:
     Raises:
         ConfigError: when none is asked for, or naming all that cannot be read and what to do.
     """
-    names = config.evaluation.benchmarks
+    names: list[str] = [*config.evaluation.benchmarks]
     if not names:
         raise ConfigError(
             "evaluation.benchmarks: none is asked for; name some, as --benchmarks math500 aime24"
@@ -69,10 +68,9 @@ def provenance(loaded: dict[str, ProblemSet]) -> dict[str, Any]:
 
 def benchmark_source(config: Config, name: str) -> Source:
     """Return where a benchmark's problems are."""
-    settings = dict(config.evaluation.benchmark_settings).get(name, BenchmarkSettings())
     return named_source(
         config.evaluation.benchmark(name).source,
-        settings.columns,
+        config.evaluation.settings_of(name).columns,
         "test",
         setting=f"evaluation.benchmark_files.{name}",
         columns_setting=f"evaluation.benchmark_settings.{name}.columns",

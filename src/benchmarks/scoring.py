@@ -39,6 +39,7 @@ def benchmark_tasks(run: Run, loaded: Mapping[str, ProblemSet]) -> list[EvalTask
             benchmark_sampling(config, name),
             config.run.seed,
             samples=config.evaluation.benchmark(name).samples,
+            ks=_ks(config.evaluation.benchmark(name).samples),
             completions_file=run.folder / f"completions-{name}.jsonl",
         )
         for name, problems in loaded.items()
@@ -55,6 +56,15 @@ def score_benchmarks(run: Run, model: str, tasks: list[EvalTask]) -> dict[str, A
         checkpoint = Checkpoint(Path(model), 0, 0)
         reports = worker.evaluate(checkpoint, *(task.name for task in tasks))
     return _write(run, model, tasks, reports)
+
+
+def _ks(samples: int) -> list[int]:
+    """Return the k of pass@k: powers of two, and all the samples.
+
+    >>> _ks(6)
+    [1, 2, 4, 6]
+    """
+    return sorted({2**power for power in range(samples.bit_length())} | {samples})
 
 
 def _write(run: Run, model: str, tasks: list[EvalTask], reports: Reports) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def rows_of(benchmarks: Mapping[str, Record]) -> list[tuple[str, ...]]:
     return [_row(name, figures) for name, figures in benchmarks.items()]
 
 
-def read_benchmarks(run_folder: Path) -> dict[str, Record]:
+def read_benchmarks(run_folder: Path) -> dict[str, dict[str, Any]]:
     """Return the outcome of each model that benchmarks were run on, by its folder's name."""
     found = {
         file.parent.name: read_record(file)

@@ -7,8 +7,8 @@ report; docs/benchmarks.md says where each number comes from.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -35,16 +35,20 @@ class Benchmark:
     """A name in prompts/, or a file."""
 
 
-_SAMPLED = {"temperature": 0.6, "top_p": 0.95}
+def _sampled(source: str, problems: int, samples: int) -> Benchmark:
+    return Benchmark(source, problems, samples, temperature=0.6, top_p=0.95)
+
+
 BENCHMARKS: dict[str, Benchmark] = {
-    "math500": Benchmark("hub:HuggingFaceH4/MATH-500::test", 500, samples=4, **_SAMPLED),
-    "aime24": Benchmark("hub:HuggingFaceH4/aime_2024::train", 30, samples=32, **_SAMPLED),
-    "aime25": Benchmark("hub:yentinglin/aime_2025::train", 30, samples=32, **_SAMPLED),
-    "amc23": Benchmark("hub:math-ai/amc23::test", 40, samples=32, **_SAMPLED),
+    "math500": _sampled("hub:HuggingFaceH4/MATH-500::test", 500, 4),
+    "aime24": _sampled("hub:HuggingFaceH4/aime_2024::train", 30, 32),
+    "aime25": _sampled("hub:yentinglin/aime_2025::train", 30, 32),
+    "amc23": _sampled("hub:math-ai/amc23::test", 40, 32),
     "minerva": Benchmark("hub:math-ai/minervamath::test", 272),
     "olympiad": Benchmark("hub:Hothan/OlympiadBench:OE_TO_maths_en_COMP:train", 674),
     "gsm8k": Benchmark("hub:openai/gsm8k:main:test", 1319, max_completion_tokens=1024),
 }
+_ASKED = ("samples", "temperature", "top_p", "max_completion_tokens", "prompt")
 
 
 class BenchmarkSettings(Section):
@@ -81,25 +85,21 @@ class BenchmarkConfig(Section):
 
     def benchmark(self, name: str) -> Benchmark:
         """Return a benchmark as this configuration wants it."""
-        own = BENCHMARKS[name]
-        changed = self.benchmark_settings.get(name, BenchmarkSettings())  # type: ignore[call-overload]
+        own, settings = BENCHMARKS[name], self.settings_of(name)
+        changed: dict[str, Any] = {field: getattr(settings, field) for field in _ASKED}
+        changed["prompt"] = settings.prompt or self.benchmark_prompt
+        files = {str(key): file for key, file in self.benchmark_files.items()}
+        changed["source"] = files.get(name)
+        given = {field: value for field, value in changed.items() if value is not None}
+        return replace(own, **given)
 
-        def chosen(field: str) -> object:
-            value = getattr(changed, field)
-            return getattr(own, field) if value is None else value
-
-        return Benchmark(
-            source=self.benchmark_files.get(name, own.source),  # type: ignore[call-overload]
-            problems=own.problems,
-            prompt=changed.prompt or self.benchmark_prompt or own.prompt,
-            **{name: chosen(name) for name in _SAMPLING},
-        )
+    def settings_of(self, name: str) -> BenchmarkSettings:
+        """Return what is set for one benchmark."""
+        settings = {str(key): value for key, value in self.benchmark_settings.items()}
+        return settings.get(name, BenchmarkSettings())
 
     def benchmark_problems(self) -> Iterator[str]:
         """Say what is set for a benchmark that is asked for twice."""
         twice = sorted({name for name in self.benchmarks if self.benchmarks.count(name) > 1})
         if twice:
             yield f"evaluation.benchmarks: {', '.join(twice)} twice; name each once"
-
-
-_SAMPLING = ("samples", "temperature", "top_p", "max_completion_tokens")

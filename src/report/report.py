@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from src.benchmarks.table import read_benchmarks
 from src.config.loading import ROOT
 from src.data.summary import describe_data
 from src.evaluation.comparison import Difference, Scored, paired_difference, read_scored
@@ -19,7 +20,7 @@ from src.report.plots import draw_run
 from src.report.rehearsal import build_rehearsal, show_rehearsal
 from src.report.search import describe_search
 from src.report.unfinished import profile_of, unfinished_stages
-from src.run.directory import SEARCH_STAGE
+from src.run.directory import BENCHMARKS, SEARCH_STAGE
 from src.run.file_list import FILES, OUTCOME, describe_files
 from src.run.files import read_record, write_bytes_atomic, write_json_atomic, write_text_atomic
 from src.run.terminal import interval, percent
@@ -63,7 +64,9 @@ def write_report(run_folder: Path) -> Path:
     write_bytes_atomic(run_folder / "report.png", figure)
     write_json_atomic(run_folder / "report.json", report)
     # report.json and report.md are derived again when a run is verified.
-    covered = ["report.png", "report.html", *(f"{stage}/{OUTCOME}" for stage in outcomes)]
+    outcome_files = [f"{stage}/{OUTCOME}" for stage in outcomes]
+    outcome_files += [f"{BENCHMARKS}/{name}/{OUTCOME}" for name in read_benchmarks(run_folder)]
+    covered = ["report.png", "report.html", *outcome_files]
     write_json_atomic(run_folder / FILES, describe_files(run_folder, covered))
     return run_folder / "report.json"
 
@@ -197,7 +200,6 @@ def render_markdown(report: Record, outcomes: dict[str, Record], run_name: str) 
         *_show_search(outcomes.get(SEARCH_STAGE)),
         *_describe_gain(report["whole_gain"]),
         *_show_variants(report["variants"]),
-        *show_benchmarks(report.get("benchmarks", {})),
         "Accuracy is the share of all test problems answered correctly in the right format, with "
         "its Wilson interval; beside it the share among well-formed completions, and the share of "
         "completions in which the right answer stands anywhere. Stages are compared on the same "
@@ -205,6 +207,7 @@ def render_markdown(report: Record, outcomes: dict[str, Record], run_name: str) 
         "cover which problems were drawn, not what another training seed would give.",
         "\n".join(_describe_conditions(outcomes)),
         "![Accuracy and format rate by stage, and training curves](report.png)",
+        *show_benchmarks(report.get("benchmarks", {})),
     ]
     return "\n\n".join(blocks) + "\n"
 

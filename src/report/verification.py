@@ -38,6 +38,9 @@ from src.run.file_list import (
 )
 from src.run.files import read_record
 from src.run.provenance import MANIFEST
+from src.seeds.figures import SCORED, build_figures
+from src.seeds.report import family_tables
+from src.seeds.report import render_markdown as seeds_markdown
 from src.sft.rows import training_rows
 from utils.data.hashing import file_sha256
 from utils.data.json_lines import DataError
@@ -64,12 +67,46 @@ def verify_run(folder: Path) -> list[str]:
         lines = list(_sound(OUTCOME, _verify_stage(folder / stage, outcomes, data)))
         found += [f"{stage}: {line}" for line in lines]
     for name, outcome in read_benchmarks(folder).items():
-        lines = list(_sound(OUTCOME, _verify_benchmarks(folder / BENCHMARKS / name, outcome)))
+        lines = list(_sound(OUTCOME, verify_benchmarks(folder / BENCHMARKS / name, outcome)))
         found += [f"{BENCHMARKS}/{name}: {line}" for line in lines]
     if len(outcomes) == len(stages):
         found += _sound("report.json", _verify_report(folder, outcomes))
         return [*found, *_sound(FILES, changed_files(folder))]
     return [*found, "report.json, report.md, report.html: not checked, an outcome is damaged"]
+
+
+def is_family(folder: Path) -> bool:
+    """Tell whether a folder holds what several seeds say together, and no run itself."""
+    file = folder / "report.json"
+    return file.is_file() and "runs" in read_record(file)
+
+
+def verify_family(folder: Path) -> list[str]:
+    """Return what does not hold in the runs of several seeds, or in the report of them together.
+
+    Raises:
+        ValueError: no stage of a seed's run has finished.
+    """
+    stated = read_record(folder / "report.json")
+    members = {int(seed): folder.with_name(name) for seed, name in stated["runs"].items()}
+    found = [f"{place.name}: {line}" for place in members.values() for line in verify_run(place)]
+    return [*found, *_sound("report.json", _verify_seeds(folder, stated, members))]
+
+
+def _verify_seeds(folder: Path, stated: Record, members: dict[int, Path]) -> Iterator[str]:
+    reported = [entry["stage"] for entry in stated["stages"]]
+    derived = build_figures(members, SCORED if set(reported) <= set(SCORED) else reported)
+    yield from _differences("report.json", stated, derived)
+    text = seeds_markdown(derived, family_tables(derived), folder.name)
+    if (folder / "report.md").read_text(encoding="utf-8") != text:
+        yield "report.md: not what the runs give"
+
+
+def verify_benchmarks(folder: Path, outcome: Record) -> Iterator[str]:
+    """Check one model's benchmarks: files, grades and figures."""
+    yield from _sound(FILES, differing_files(folder, outcome.get("files_sha256")))
+    for name, figures in outcome[BENCHMARKS].items():
+        yield from _sound(f"completions-{name}", _verify_figures(folder, figures, name))
 
 
 def uncovered(folder: Path) -> list[str]:
@@ -133,13 +170,6 @@ def _verify_stage(folder: Path, outcomes: dict[str, Record], data: _Data) -> Ite
         inside = folder.joinpath(*place[place.index("checkpoints") :])
         if not (inside / DESCRIPTION).is_file():
             yield f"{OUTCOME}: its checkpoint {inside} is missing, or no {DESCRIPTION} lies there"
-
-
-def _verify_benchmarks(folder: Path, outcome: Record) -> Iterator[str]:
-    """Check one model's benchmarks: files, grades and figures."""
-    yield from _sound(FILES, differing_files(folder, outcome.get("files_sha256")))
-    for name, figures in outcome[BENCHMARKS].items():
-        yield from _sound(f"completions-{name}", _verify_figures(folder, figures, name))
 
 
 def _verify_manifest(folder: Path, outcome: Record, data: _Data) -> Iterator[str]:

@@ -122,33 +122,47 @@ def _searches(members: Members) -> Record:
 
 def _benchmarks(members: Members) -> list[Record]:
     """Return the spread of avg@k for each benchmark that every seed's last model was asked."""
-    each = [_last_benchmarks(place) for place in members.values()]
-    names = [name for name in each[0] if all(name in one for one in each)]
-    return [
-        {
-            "benchmark": name,
-            "n": each[0][name]["n"],
-            "k": each[0][name]["samples_per_problem"],
-            "each": {
-                str(seed): one[name]["accuracy"] for seed, one in zip(members, each, strict=True)
-            },
-            "accuracy": spread([one[name]["accuracy"] for one in each]),
-        }
-        for name in names
-        if all(_asked(one[name]) == _asked(each[0][name]) for one in each)
+    places = [_last_benchmarks(place) for place in members.values()]
+    if any(place is None for place in places):
+        return []
+    asked = {place: read_record(place / OUTCOME)[BENCHMARKS] for place in places if place}
+    first = next(iter(asked.values()))
+    names = [
+        name
+        for name in first
+        if all(name in one and _asked(one[name]) == _asked(first[name]) for one in asked.values())
     ]
+    return [_benchmark(name, list(members), asked) for name in names]
 
 
-def _last_benchmarks(place: Path) -> Record:
-    """Return the benchmarks of the last stage's checkpoint that was asked any."""
-    outcomes = [read_record(file) for file in (place / BENCHMARKS).glob(f"*/{OUTCOME}")]
-    by_checkpoint = {found["checkpoint"]: found[BENCHMARKS] for found in outcomes}
+def _benchmark(name: str, seeds: Sequence[int], asked: Mapping[Path, Record]) -> Record:
+    accuracies = [one[name]["accuracy"] for one in asked.values()]
+    first = next(iter(asked.values()))[name]
+    means = [read_scored(place / f"completions-{name}.jsonl").means() for place in asked]
+    return {
+        "benchmark": name,
+        "n": first["n"],
+        "k": first["samples_per_problem"],
+        "each": {str(seed): value for seed, value in zip(seeds, accuracies, strict=True)},
+        "accuracy": spread(accuracies),
+        "over_problems": bootstrap_interval(_means(means)),
+    }
+
+
+def _last_benchmarks(place: Path) -> Path | None:
+    """Return the folder of the benchmarks of the last stage's checkpoint that was asked any."""
+    files = [
+        file
+        for file in (place / BENCHMARKS).glob(f"*/{OUTCOME}")
+        if ".previous-" not in file.parent.name
+    ]
+    folder_of = {read_record(file)["checkpoint"]: file.parent for file in files}
     for stage in reversed(SCORED):
         if _there(place, stage):
             checkpoint = _outcome(place, stage)["checkpoint"]
-            if checkpoint in by_checkpoint:
-                return dict(by_checkpoint[checkpoint])
-    return {}
+            if checkpoint in folder_of:
+                return folder_of[checkpoint]
+    return None
 
 
 def _refuse_mixtures(members: Members, stages: Sequence[str]) -> None:

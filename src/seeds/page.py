@@ -14,7 +14,8 @@ _STYLE = """
 :root { color-scheme: light dark; --line: #8885; --between: #d55e00; --over: #0072b2; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 0 auto; padding: 1rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; }
-th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--line); text-align: right; }
+th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--line); text-align: right;
+  white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
 .scroll { overflow-x: auto; } svg { width: 100%; max-width: 46rem; height: auto; }
 svg text { font-size: 12px; fill: currentColor; } .axis { stroke: var(--line); }

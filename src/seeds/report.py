@@ -140,12 +140,15 @@ def _benchmarks(figures: Record) -> Table:
     rows = [
         (
             *(found["benchmark"], str(found["n"]), str(found["k"])),
-            *(percent(found["accuracy"]["mean"]), _range(found["accuracy"])),
-            f"{100 * found['accuracy']['sd']:.1f}",
+            *(percent(found["accuracy"]["mean"]), interval(found["over_problems"])),
+            *(_range(found["accuracy"]), f"{100 * found['accuracy']['sd']:.1f}"),
         )
         for found in figures["benchmarks"]
     ]
-    header = ("benchmark", "n", "k", "mean avg@k %", "between seeds, range", "SD")
+    header = (
+        *("benchmark", "n", "k", "mean avg@k %", "over problems [95 %]"),
+        *("between seeds, range", "SD"),
+    )
     return Table("Benchmarks of the last stage (other yardsticks)", header, rows)
 
 

@@ -42,7 +42,7 @@ from src.run.processes import (
     training_gpus,
     use_scratch,
 )
-from src.run.stopping import RunError, end_told, keep_trace, stoppable
+from src.run.stopping import GRACE_S, RunError, end_told, keep_trace, stoppable
 from src.seeds.family import OPTION, Family, parse_seeds, run_seeds, without_seeds
 from src.stages.cards import check_card, with_float16
 from src.stages.out_of_memory import end_out_of_memory
@@ -76,7 +76,7 @@ def run_stage(
     """
     given = _parse_arguments(default_config, description, arguments)
     run: Run | None = None
-    with stoppable(lambda: _goes_on(run)):
+    with stoppable(lambda: _goes_on(run), grace_s=GRACE_S * (2 if given.seeds else 1)):
         try:
             stale = forget_stale_launch(planning=given.check or given.dry_run)
             _log_to_terminal(verbose=given.verbose)

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from src.report.report import write_report
+from src.report.verification import verify_benchmarks
 from src.run.files import read_jsonl
 from tests.conftest import TINY_BASE, run_script
 
@@ -93,6 +94,29 @@ def test_a_model_is_evaluated_compared_and_graded_again(pipeline_run, tmp_path):
     done = run_script(script, "--regrade", completions)
     assert done.returncode == 0, done.stderr
     assert "0 completions are graded otherwise" in done.stdout
+
+
+def test_a_model_is_run_on_a_benchmark_of_ones_own_file(tmp_path):
+    """Two problems in GSM8K's published shape, two completions each; verified like a stage."""
+    file = tmp_path / "gsm8k.jsonl"
+    rows = [{"question": f"What is {n}+1?", "answer": f"so\n#### {n + 1}"} for n in (1, 2)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = run_script(
+        "step0_baseline/evaluate_model.py", TINY_BASE, "--benchmarks", "gsm8k",
+        *("--config", "config/tiny/baseline_config.yaml"),
+        *("--set", f"run.output_root={tmp_path}", "--set", "wandb.mode=disabled"),
+        *("--set", f"evaluation.benchmark_files.gsm8k={file}"),
+        *("--set", "evaluation.benchmark_settings.gsm8k={samples: 2, temperature: 1.0}"),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "2 of 1319" in done.stdout
+    (outcome,) = tmp_path.rglob("benchmarks/*/outcome.json")
+    found = json.loads(outcome.read_text())["benchmarks"]["gsm8k"]
+    assert (found["n"], found["samples_per_problem"], found["prompt"]) == (2, 2, "boxed")
+    assert found["sampling"]["max_completion_tokens"] == 384  # three quarters of the context
+    rows = read_jsonl(outcome.with_name("completions-gsm8k.jsonl"))
+    assert [row["reference"] for row in rows] == ["2", "2", "3", "3"]
+    assert list(verify_benchmarks(outcome.parent, json.loads(outcome.read_text()))) == []
 
 
 def test_search_prunes_and_hands_its_best_to_sft(pipeline_run):

@@ -11,9 +11,11 @@ import pytest
 import yaml
 
 from src.config.loading import ConfigError, load_config
+from src.report.verification import is_family, verify_family
 from src.seeds.family import Family, parse_seeds, run_seeds, without_seeds
 from src.seeds.figures import build_figures
 from src.seeds.report import write_family
+from tests.unit.benchmarks.test_benchmarks import write_benchmarks
 from tests.unit.report.test_report import SEARCH, N, scored, write_run
 
 TINY = "config/tiny/grpo_config.yaml"
@@ -139,6 +141,19 @@ def test_the_report_says_which_is_which(family, capsys):
     assert json.loads((family.folder / "report.json").read_text())["seeds"] == [1, 2, 3]
 
 
+def test_a_changed_report_of_all_seeds_is_found(family, monkeypatch):
+    monkeypatch.setattr("src.report.verification.verify_run", lambda place: [])
+    members = write_members(family, (50, 52, 57))
+    write_family(family.folder, members)
+    assert is_family(family.folder)
+    assert not is_family(family.member(1))
+    assert verify_family(family.folder) == []
+    file = family.folder / "report.json"
+    file.write_text(file.read_text().replace('"high": 0.7125', '"high": 0.8125', 1))
+    (line,) = verify_family(family.folder)
+    assert "0.8125 is stated, 0.7125 derived" in line
+
+
 def test_seeds_measured_on_other_problems_are_refused(family):
     write_members(family, (50, 52, 57))
     file = family.member(3) / "step3_GRPO" / "outcome.json"
@@ -146,6 +161,19 @@ def test_seeds_measured_on_other_problems_are_refused(family):
     file.write_text(json.dumps(outcome | {"test_set": {"n": N, "sha256": "c" * 64}}))
     with pytest.raises(ConfigError, match="not measured alike"):
         build_figures(family.members())
+
+
+def test_benchmarks_of_each_seeds_last_model_have_a_spread_too(family):
+    members = write_members(family, (50, 52, 57))
+    for right, folder in zip((2, 3, 4), members.values(), strict=True):
+        last = scored("step3_GRPO", 50)["checkpoint"]
+        write_benchmarks(folder / "benchmarks" / "m", last, right)
+        write_benchmarks(folder / "benchmarks" / "base", "assets/tiny_base", 0)
+    (found,) = build_figures(members)["benchmarks"]
+    assert found["each"] == {"1": 2 / 6, "2": 3 / 6, "3": 4 / 6}
+    assert found["accuracy"]["sd"] == pytest.approx(1 / 6)
+    low, high = found["over_problems"]
+    assert low < 0.5 < high
 
 
 def test_nothing_finished_is_said(family):
