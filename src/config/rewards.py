@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from pydantic import ConfigDict, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from src.config.training import Section
 
@@ -37,7 +37,7 @@ class RewardWeights(Section):
     """Weights of the project's own rewards; further keys are `path/to/file.py:name`."""
 
     model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, float]
+    __pydantic_extra__: dict[str, float] = Field(init=False)
 
     accuracy: float = 1.0
     """The r1_zero grader's verdict, 1 or 0."""

@@ -129,8 +129,8 @@ def _grpo(config: Config) -> Iterator[str]:
         )
     if grpo.recipe in ("gspo", "cispo") and grpo.steps_per_batch == 1:
         yield (
-            f"grpo.recipe: {grpo.recipe} treats a ratio of probabilities that is 1 with one update "
-            "a rollout batch; use grpo.updates_per_batch: 4"
+            f"grpo.updates_per_batch: with 1 the ratio of probabilities that {grpo.recipe} cuts is "
+            "always 1; use 4, with grpo.save_every and grpo.evaluate_every multiples of it"
         )
     needed = max(grpo.prompts_per_step, drawn)
     if rows < needed:

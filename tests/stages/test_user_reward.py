@@ -1,4 +1,4 @@
-"""Step 3 with a reward of the user's: it fails, is mended, and the run goes on from its last state."""
+"""Step 3 with a reward of the user's: it fails, is mended, and the run goes on."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from src.grpo.problem_stream import ProblemStream, RolloutProblem
 from src.grpo.rollout_source import RolloutSource
 from src.grpo.trainer import PolicyTrainer, trl_arguments
 from src.grpo.trl_names import pace, reward_function
+from src.run.stopping import RunError
 from tests.conftest import two_layer_model
 
 GROUP, LIMIT = 4, 60
@@ -298,5 +300,39 @@ def test_several_updates_a_batch_draw_once_move_the_ratio_and_resume_exactly(tok
     assert whole.agreement.metrics()["grpo/update_gap"] > 1e-4
     resumed.source.cursor = 2
     resumed.train(resume_from_checkpoint=str(tmp_path / "trl" / "checkpoint-2"))
+    for one, other in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+@contextmanager
+def stopping(trainer: PolicyTrainer) -> Iterator[None]:
+    """End the process of the user's rewards with the block."""
+    try:
+        yield
+    finally:
+        trainer.source._scorer.stop()
+
+
+def test_a_reward_of_the_users_that_fails_is_mended_and_training_goes_on(tokenizer, tmp_path):
+    face = "def mine(completions, references, rows, grades):\n"
+    good = f"{face}    return [len(text) for text in completions]\n"
+    file, folder = tmp_path / "mine.py", tmp_path / "trl"
+    settings = {f"grpo.rewards.{file}:mine": 0.01, "grpo.steps": 2, "grpo.save_every": 1}
+    file.write_text(good)
+    whole = build(tokenizer, tmp_path / "whole", "grpo", **settings)
+    with stopping(whole):
+        whole.train()
+    lengths = [[len(r.text) for r, _ in group.members] for group in whole.drawn.groups]
+    assert [[own["mine"] for own in group.rewards] for group in whole.drawn.groups] == lengths
+    second = "    calls.append(1 / (not calls))\n    return"
+    file.write_text(f"calls = []\n{good}".replace("    return", second))
+    failing = build(tokenizer, folder, "grpo", **settings)
+    with stopping(failing), pytest.raises(RunError, match="division by"):
+        failing.train()
+    file.write_text(good)
+    resumed = build(tokenizer, folder, "grpo", **settings)
+    resumed.source.cursor = 2
+    with stopping(resumed):
+        resumed.train(resume_from_checkpoint=str(folder / "checkpoint-1"))
     for one, other in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
         assert torch.equal(one, other)

@@ -203,6 +203,13 @@ def test_one_step_off_is_refused_where_it_cannot_be(settings, says):
         config("grpo.one_step_off=true", *settings)
 
 
+def test_a_batch_drawn_elsewhere_may_be_cut_into_several_updates():
+    settings = config("grpo.updates_per_batch=2", "grpo.micro_batch_size=2")
+    assert settings.grpo.completions_per_step == 2
+    plan = describe_plan("step3_GRPO", settings)
+    assert "a batch is cut into 2 step(s), 1 pass(es) over them: 30 batches are drawn" in plan
+
+
 def test_several_training_processes_are_refused():
     (told,) = config("grpo.prompts_per_step=4").grpo.problems(2)
     assert "split has one training process and one engine, not 2" in told

@@ -70,6 +70,13 @@ def test_each_warning_names_the_setting_and_a_value_that_works(stage, overrides,
     assert not [line for line in repaired if line.startswith(f"{setting}:")]
 
 
+def test_a_recipe_that_cuts_ratios_wants_several_updates_a_batch():
+    spaced = ["grpo.save_every=20", "grpo.evaluate_every=20"]
+    (said,) = warnings("step3_GRPO", "grpo.recipe=gspo", *spaced)
+    assert "the ratio of probabilities that gspo cuts is always 1; use 4" in said
+    assert not warnings("step3_GRPO", "grpo.recipe=gspo", "grpo.updates_per_batch=4", *spaced)
+
+
 def test_points_that_are_all_trials_leave_nothing_to_search():
     point = "{train.learning_rate: 2e-5, train.batch_size: 64, train.weight_decay: 0.01}"
     points = f"search.enqueue=[{', '.join([point] * 8)}]"
