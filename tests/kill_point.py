@@ -58,14 +58,16 @@ def _before(name: str, write: Callable[..., None]) -> Callable[..., None]:
 class StandInEngine:
     """Completions and losses from a hash of weights, text and seed."""
 
-    def __init__(self, model: str, config: object, after_step: object = None) -> None:
-        from transformers import AutoTokenizer
-
-        self._tokenizer = AutoTokenizer.from_pretrained(model)
+    def __init__(
+        self, model: str, config: object, tokenizer: object, after_step: object = None
+    ) -> None:
+        self._tokenizer = tokenizer
         self.swap(Path(model))
 
     def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
-        return [list(ids) for ids in self._tokenizer(list(texts))["input_ids"]]
+        from src.data.token_ids import prompt_ids
+
+        return prompt_ids(self._tokenizer, texts)
 
     def swap(self, checkpoint: Path) -> None:
         self._weights = hashlib.sha256((checkpoint / "model.safetensors").read_bytes()).hexdigest()

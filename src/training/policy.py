@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 from collections.abc import Mapping
@@ -9,7 +10,15 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
@@ -23,6 +32,7 @@ from src.training.attention import MODEL_TYPES, PACKED
 from src.training.model_files import check_checkpoint, looks_like_hub_id, missing_folder
 
 LOGGER = logging.getLogger(__name__)
+_SENSES = ("vision_config", "audio_config")
 # Names by which model configurations multiply the output layer's logits.
 _LOGIT_SCALES = ("logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier")
 
@@ -80,9 +90,9 @@ def check_architecture(path: str, config: Config) -> None:
     Raises:
         ConfigError: naming the model's type and what to do, before anything is loaded.
     """
-    shape = AutoConfig.from_pretrained(
-        path, trust_remote_code=config.model.trust_remote_code
-    ).get_text_config()
+    whole = AutoConfig.from_pretrained(path, trust_remote_code=config.model.trust_remote_code)
+    _check_text_model(path, whole)
+    shape = whole.get_text_config()
     scaled = [name for name in _LOGIT_SCALES if getattr(shape, name, None) not in (None, 1, 1.0)]
     if scaled:
         raise ConfigError(
@@ -94,6 +104,23 @@ def check_architecture(path: str, config: Config) -> None:
             f"model.path: {path}: packed attention is not checked for models of type "
             f"{shape.model_type} (it is for {', '.join(MODEL_TYPES)}); use --set "
             "train.attention=sdpa, which is slower"
+        )
+
+
+def _check_text_model(path: str, shape: PretrainedConfig) -> None:
+    """Refuse what is no causal language model of text alone."""
+    senses = [name for name in _SENSES if getattr(shape, name, None) is not None]
+    if senses:
+        raise ConfigError(
+            f"model.path: {path}: a model of type {shape.model_type} sees or hears "
+            f"({', '.join(senses)}), and training here is of text models; use one of the family's "
+            "text models (of Gemma 3: gemma-3-270m and gemma-3-1b)"
+        )
+    remote = "AutoModelForCausalLM" in (getattr(shape, "auto_map", None) or {})
+    if not remote and type(shape) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise ConfigError(
+            f"model.path: {path}: models of type {shape.model_type} are no causal language models "
+            f"of transformers; use one such as {', '.join(MODEL_TYPES)}"
         )
 
 
@@ -154,5 +181,16 @@ def save_policy(
     text = json.dumps(config, indent=2, sort_keys=True) + "\n"
     (folder / "config.json").write_text(text, encoding="utf-8")
     if model.generation_config is not None:
-        model.generation_config.save_pretrained(folder)
+        _stopping_at(tokenizer.eos_token_id, model.generation_config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def _stopping_at(end: int, told: GenerationConfig) -> GenerationConfig:
+    """Let a model stop at its tokenizer's end of text too, which may end a chat's turn."""
+    given = told.eos_token_id
+    ends = given if isinstance(given, list) else [] if given is None else [given]
+    if end in ends:
+        return told
+    changed = copy.deepcopy(told)
+    changed.eos_token_id = [end, *ends]
+    return changed

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from src.config.loading import ConfigError, load_config
@@ -10,8 +12,8 @@ from src.data.prompts import PromptTemplate, load_prompt
 from src.data.token_ids import prompt_ids
 from src.sft.examples import build_examples
 from src.sft.rows import SftRow
-from src.training.policy import load_tokenizer
-from tests.conftest import TINY_BASE
+from src.training.policy import load_tokenizer, save_policy
+from tests.conftest import TINY_BASE, two_layer_model
 from tests.family_models import CONVENTIONS, family_tokenizer
 from utils.data.problem import Problem
 
@@ -147,9 +149,23 @@ def test_a_loaded_chat_models_targets_end_as_its_turns_do(tmp_path):
     assert example.ids.count(ends[1]) == prompt.text.count("<end_of_turn>") + 1
     assert example.ids[-1] == ends[1]
     # As written out with a checkpoint and read by the next stage.
-    loaded.save_pretrained(tmp_path / "next")
-    (tmp_path / "next" / "config.json").write_text('{"model_type": "gemma2"}')
+    save_policy(two_layer_model(loaded, tied=True), loaded, tmp_path / "next")
+    told = json.loads((tmp_path / "next" / "generation_config.json").read_text())
+    assert told["eos_token_id"] == ends[1]
     again = load_tokenizer(str(tmp_path / "next"), config)
     assert again.eos_token == "<end_of_turn>"
     assert stage_prompt(config, again) == prompt
     assert prompt_ids(again, [prompt.text]) == prompt_ids(loaded, [prompt.text])
+
+
+def test_a_base_that_was_taught_turns_stops_at_their_end(tmp_path):
+    tokenizer = family_tokenizer("qwen2")
+    tokenizer.eos_token = "<|endoftext|>"
+    model = two_layer_model(tokenizer, tied=True)
+    base = tokenizer.eos_token_id
+    tokenizer.eos_token = "<|im_end|>"
+    save_policy(model, tokenizer, tmp_path)
+    told = json.loads((tmp_path / "generation_config.json").read_text())
+    assert told["eos_token_id"] == [tokenizer.eos_token_id, base]
+    assert model.generation_config.eos_token_id == base
+    assert chats(set_to("auto"), load_tokenizer(str(tmp_path), set_to("auto")))

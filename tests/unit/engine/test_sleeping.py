@@ -133,6 +133,7 @@ def served(monkeypatch, wake):
         "end_with_parent": lambda: None,
         "signal": SimpleNamespace(signal=lambda *_: None, SIGINT=0, SIG_IGN=0),
         "check_numbers": lambda *_: None,
+        "load_tokenizer": lambda *_: None,
         "verify_checkpoint": lambda _: None,
         "SwapVerifier": lambda *_: verifier,
         "replace": lambda *_, **__: SimpleNamespace(seconds={}),

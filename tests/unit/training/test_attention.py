@@ -143,6 +143,12 @@ def test_models_that_would_be_computed_wrongly_are_refused_by_name(tmp_path):
     transformers.GraniteConfig(**SHAPE, logits_scaling=8.0).save_pretrained(tmp_path)
     with pytest.raises(ConfigError, match=r"type granite scale their logits \(logits_scaling\)"):
         check_architecture(str(tmp_path), config)
+    transformers.Gemma3Config().save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=r"type gemma3 sees .*vision_config.*gemma-3-1b"):
+        check_architecture(str(tmp_path), config)
+    transformers.T5Config().save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=r"type t5 are no causal language models"):
+        check_architecture(str(tmp_path), config)
     transformers.GptOssConfig(**SHAPE).save_pretrained(tmp_path)
     with pytest.raises(ConfigError, match=r"type gpt_oss .*--set train\.attention=sdpa"):
         check_architecture(str(tmp_path), config)

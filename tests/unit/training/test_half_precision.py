@@ -11,6 +11,7 @@ from src.config.loading import ConfigError, load_config
 from src.stages import cards
 from src.training import parallel
 from src.training.parallel import ParallelPolicy, half_autocast, half_type
+from tests.unit.training.test_training import Recorder, make_examples, settings, trained
 
 CPU = torch.device("cpu")
 
@@ -107,3 +108,24 @@ def test_bfloat16_scales_nothing():
     _, _, _, policy = one_step(1.0)
     assert not policy.scaler.is_enabled()
     assert policy.scaler.state_dict() == {}
+
+
+def losses_of(sink: Recorder) -> list[float]:
+    return [row["train/loss"] for row in sink.rows if "train/loss" in row]
+
+
+def test_fine_tuning_in_float16_learns_what_float32_does_and_resumes(
+    in_float16, tokenizer, tmp_path
+):
+    examples, losses = make_examples(tokenizer), {}
+    for name in ("float16", "float32"):
+        sink = Recorder()
+        config = settings(bf16_autocast=name == "float16")
+        trained(tokenizer, examples, tmp_path / name, config, sink=sink)
+        losses[name] = losses_of(sink)
+    assert losses["float16"] == pytest.approx(losses["float32"], rel=2e-3)
+    assert losses["float16"][-1] < losses["float16"][0]
+    config, sink = settings(bf16_autocast=True), Recorder()
+    trained(tokenizer, examples, tmp_path / "cut", config, stop_after=1)
+    trained(tokenizer, examples, tmp_path / "cut", config, resume=True, sink=sink)
+    assert losses_of(sink) == losses["float16"][1:]
