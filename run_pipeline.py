@@ -28,8 +28,8 @@ import logging
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from src.benchmarks.running import check_benchmarks, run_benchmarks
 from src.config.hardware import AUTO, HARDWARE, Hardware, choose_hardware
 from src.config.loading import ConfigError, dump_yaml, load_config, with_values
 from src.config.schema import Config
@@ -40,7 +40,6 @@ from src.run.directory import (
     GRPO_STAGE,
     SEARCH_STAGE,
     pipeline_folder,
-    read_outcome,
 )
 from src.run.files import write_text_atomic
 from src.run.processes import gpu_count, visible_gpus
@@ -94,17 +93,22 @@ def main() -> int:
 
 def run_all(arguments: argparse.Namespace) -> int:
     """Do what the command line asks for; return the exit code."""
+    # Imported here: what reads and draws runs is heavy, and a plan needs none of it.
     if arguments.verify is not None:
+        from src.viewing.commands import verify
+
         return verify(arguments.verify)
     if arguments.report or arguments.compare_runs:
-        return look_at(arguments)
+        from src.viewing.commands import look_at
+
+        return look_at(*([arguments.report] if arguments.report else arguments.compare_runs))
     if arguments.seeds:
         return run_family(arguments)
     try:
         hardware = chosen_hardware(arguments.hardware)
         configured = {number: configure(STEPS[number], hardware, arguments)
                       for number in {0, *arguments.steps}}  # fmt: skip
-        check_benchmarks(load_config(*configured[0]), arguments)
+        check_benchmarks(load_config(*configured[0]), dry_run=arguments.dry_run)
     except (ConfigError, DataError) as error:
         LOGGER.error("%s", error)
         return 2
@@ -119,25 +123,16 @@ def run_all(arguments: argparse.Namespace) -> int:
                 "step %d ended with exit code %d; mend it and run again%s", number, code, where
             )
             return code
-    if code := run_benchmarks(*configured[0], arguments):
+    first = load_config(*configured[0])
+    options = step_options(*configured[0], arguments)
+    if code := run_benchmarks(first, options, dry_run=arguments.dry_run):
         LOGGER.error("the benchmarks ended with exit code %d; mend it and run again", code)
         return code
     if arguments.dry_run:
         return 0
-    return report(load_config(*configured[0]), verbose=arguments.verbose)
+    from src.viewing.commands import report
 
-
-def look_at(arguments: argparse.Namespace) -> int:
-    """Report on a run, or compare two; return 2 where there is none."""
-    try:
-        if arguments.report:
-            report_on(arguments.report)
-        else:
-            compare(*arguments.compare_runs)
-    except ValueError as error:
-        LOGGER.error("%s", error)
-        return 2
-    return 0
+    return report(first, verbose=arguments.verbose)
 
 
 def run_family(arguments: argparse.Namespace) -> int:
@@ -233,41 +228,6 @@ def step_options(
     return options + ([] if arguments.fresh or arguments.dry_run else ["--resume"])
 
 
-def check_benchmarks(config: Config, arguments: argparse.Namespace) -> None:
-    """Read the benchmarks that run at the end, before anything starts; a plan reads none.
-
-    Raises:
-        ConfigError: naming what cannot be read.
-    """
-    if not config.evaluation.benchmarks:
-        return
-    # Imported here: reading data sets is not needed by most runs.
-    from src.benchmarks.loading import load_benchmarks, missing_files
-
-    if not arguments.dry_run:
-        load_benchmarks(config)
-    elif missing := missing_files(config):
-        raise ConfigError("\n".join(missing))
-
-
-def run_benchmarks(files: list[str], overrides: list[str], arguments: argparse.Namespace) -> int:
-    """Run the benchmarks on the models of `evaluation.benchmark_stages`; return the exit code."""
-    config = load_config(files, overrides)
-    if not config.evaluation.benchmarks:
-        return 0
-    for stage in config.evaluation.benchmark_stages:
-        outcome = read_outcome(pipeline_folder(config), stage)
-        if outcome is None and not arguments.dry_run:
-            LOGGER.warning("benchmarks: %s has not finished, so its model is left out", stage)
-            continue
-        model = outcome["checkpoint"] if outcome else config.model.path
-        command = [_PYTHON, "step0_baseline/evaluate_model.py", model, "--benchmarks"]
-        LOGGER.info("benchmarks of %s's model", stage)
-        if code := run_command([*command, *step_options(files, overrides, arguments)]):
-            return code
-    return 0
-
-
 def launch_options(
     step: Step, hardware: Hardware | None, arguments: argparse.Namespace
 ) -> list[str]:
@@ -279,82 +239,6 @@ def launch_options(
     if hardware and processes > 1 and (gpu_count() or arguments.dry_run):
         options += ["--strategy", hardware.strategy]
     return options
-
-
-def report(config: Config, *, verbose: bool) -> int:
-    """Write the report, show its table, and send it to W&B (offline without a key)."""
-    # Imported here: what is heavy is not needed to run or to plan a step.
-    from src.run.wandb_sink import log_report
-
-    folder = pipeline_folder(config)
-    found = report_on(folder)
-    if found is not None:
-        log_report(config, folder, found, silent=not verbose)
-    if config.hub.repo is None or config.run.rehearsal is not None:
-        return 0
-    from src.report.publish import publish
-
-    try:
-        publish(config, folder)
-    except ValueError as error:
-        LOGGER.error("%s", error)
-        return 2
-    return 0
-
-
-def report_on(folder: Path) -> dict[str, Any] | None:
-    """Write the report of what a run has so far, and show it; return it if a stage has finished.
-
-    Raises:
-        ValueError: when nothing has begun, or the stages cannot stand in one table.
-    """
-    from src.report.report import STAGES, write_report
-    from src.report.unfinished import unfinished_stages
-    from src.run.files import read_json
-    from src.viewing.results_table import show_results
-
-    file = write_report(folder)
-    found: dict[str, Any] | None = read_json(file) if file.suffix == ".json" else None
-    if found is not None:
-        show_results(found)
-        for line in found.get("rehearsal", {}).get("warnings", []):
-            LOGGER.warning("%s", line)
-    for item in unfinished_stages(folder, STAGES):
-        LOGGER.info("%s has not finished: %s", item["stage"], item["said"])
-    LOGGER.info("report: %s", shown_path(file.with_name("report.html")))
-    return found
-
-
-def compare(first: Path, second: Path) -> None:
-    """Compare two runs: a table, and a page.
-
-    Raises:
-        ValueError: when one of them is no run.
-    """
-    from src.viewing.two_runs import compare_runs
-    from src.viewing.two_runs_view import show_comparison, write_page
-
-    found = compare_runs(first, second)
-    show_comparison(found)
-    LOGGER.info("page: %s", shown_path(write_page(found, first, second)))
-
-
-def verify(folder: Path) -> int:
-    """Say what in a finished run does not match; return 1 if anything does not, 2 without a run."""
-    from src.report.verification import is_family, uncovered, verify_family, verify_run
-
-    try:
-        family = is_family(folder)
-        mismatches = verify_family(folder) if family else verify_run(folder)
-    except ValueError as error:
-        LOGGER.error("%s", error)
-        return 2
-    for line in mismatches:
-        LOGGER.error("%s", line)
-    if not family:
-        LOGGER.info("not covered: %s", ", ".join(uncovered(folder)) or "nothing")
-    LOGGER.info("%s: %s", folder, f"{len(mismatches)} mismatches" if mismatches else "all holds")
-    return int(bool(mismatches))
 
 
 def parse_arguments() -> argparse.Namespace:
