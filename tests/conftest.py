@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
+from xdist.scheduler import LoadScopeScheduling
 
 from utils.dataset_loader import ProblemSet
 
@@ -54,12 +55,20 @@ def run_script(*command: object, cwd: Path = ROOT) -> subprocess.CompletedProces
     )
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items):
-    """Keep what shares a dear fixture in one process where pytest-xdist runs several."""
-    for item in items:
-        group = "pipeline_run" if "pipeline_run" in item.fixturenames else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Where pytest-xdist runs several processes, keep what shares a dear fixture in one.
+
+    Its own groups (`--dist loadgroup`) do nothing under pytest 9.2, which no longer takes a test's
+    name from the place where they are written.
+    """
+
+    class ByFixture(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "pipeline_run" if "pipeline_run" in (ROOT / file).read_text() else file
+
+    return ByFixture(config, log)
 
 
 @pytest.fixture(scope="session")
