@@ -24,7 +24,7 @@ smollm2: setup ## Run all four steps on SmolLM2-135M-Instruct on rows of yours: 
 		$(if $(TRAIN),--set data.train_file=$(TRAIN)) $(if $(TEST),--set data.test_file=$(TEST))
 
 test: setup ## Run the tests, two at a time
-	$(PASSIVE) $(PYTHON_IN_VENV) -m pytest -n 2 --dist loadscope
+	$(PASSIVE) $(PYTHON_IN_VENV) -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 
 check: setup ## Lint, formatting, types, import direction
 	$(PYTHON_IN_VENV) -m ruff check .
