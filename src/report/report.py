@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from src.benchmarks.table import read_benchmarks
-from src.config.loading import ROOT
 from src.data.summary import describe_data
 from src.evaluation.comparison import Difference, Scored, paired_difference, read_scored
 from src.report.benchmarks import build_benchmarks, show_benchmarks
@@ -173,6 +172,19 @@ def _evaluated(report: Record) -> list[Record]:
     return [entry for entry in report["stages"] if entry["stage"] != SEARCH_STAGE]
 
 
+def _shown_checkpoint(path: str) -> str:
+    """Name a checkpoint by what stays when a run is moved: from its stage on, or its last folders.
+
+    >>> _shown_checkpoint("/home/me/project/results/tiny/step2_sft/checkpoints/step_000006")
+    'step2_sft/checkpoints/step_000006'
+    >>> _shown_checkpoint("/home/me/project/assets/tiny_base")
+    'assets/tiny_base'
+    """
+    parts = Path(path).parts
+    own = [place for place, part in enumerate(parts) if part in STAGES]
+    return "/".join(parts[own[-1] :] if own else parts[-2:])
+
+
 def _cells(entry: Record) -> tuple[str, ...]:
     """Format a scored stage's table row, matching `_HEADER`."""
     counts = entry["outcomes"]
@@ -189,7 +201,7 @@ def _cells(entry: Record) -> tuple[str, ...]:
 def render_markdown(report: Record, outcomes: dict[str, Record], run_name: str) -> str:
     """Write the table, what it was measured with, and the figure."""
     rows = [
-        (*_cells(entry), f"`{entry['checkpoint'].removeprefix(f'{ROOT}/')}`")
+        (*_cells(entry), f"`{_shown_checkpoint(entry['checkpoint'])}`")
         for entry in _evaluated(report)
     ]
     table = [(*_HEADER, "checkpoint"), ("---", *["---:"] * (len(_HEADER) - 1), "---"), *rows]

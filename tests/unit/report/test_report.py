@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from src.config.loading import ROOT
-from src.report.report import SEARCH_STAGE, STAGES, write_report
+from src.report.report import SEARCH_STAGE, STAGES, _shown_checkpoint, write_report
 from src.run.files import append_jsonl, read_json
 from utils.stats.statistics import wilson_interval
 
@@ -189,7 +189,7 @@ def test_markdown_states_the_table_the_conditions_and_the_figure(full_run):
     assert cells[:5] == ["step2_sft", "80", "60.0", "[10.0, 90.0]", "95.0"]
     assert cells[5:11] == ["63.2", "62.5", "48", "27", "4", "1"]
     assert cells[11].startswith("+50.0 points [+")
-    assert cells[12:] == ["1.5", "`results/made_up/step2_sft/checkpoints/step_000050`"]
+    assert cells[12:] == ["1.5", "`step2_sft/checkpoints/step_000050`"]
     header, rule = text.splitlines()[2:4]
     assert header.count("|") == rule.count("|") == row.count("|")
     assert (
@@ -310,3 +310,16 @@ def test_the_page_is_one_file_that_asks_for_nothing(full_run):
     assert data["problems"][0]["answers"]["step2_sft"]["completion"] == "</script><b>x"
     assert {chart["title"] for chart in data["curves"]} >= {"SFT loss", "GRPO accuracy"}
     assert data["breakdown"][0]["groups"][0]["cells"][1]["correct"] == 48
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("/one/results/tiny/step2_sft/checkpoints/step_6", "step2_sft/checkpoints/step_6"),
+        ("/another/place/step2_sft/checkpoints/step_6", "step2_sft/checkpoints/step_6"),
+        ("/one/assets/tiny_base", "assets/tiny_base"),
+        ("Qwen/Qwen2.5-Math-1.5B", "Qwen/Qwen2.5-Math-1.5B"),
+    ],
+)
+def test_a_run_that_was_moved_has_the_same_report(path, shown):
+    assert _shown_checkpoint(path) == shown
