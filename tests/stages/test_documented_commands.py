@@ -22,9 +22,20 @@ COMMANDS = {
     for line in block.replace("\\\n", " ").splitlines()
     if (command := line.split("#")[0].strip().removesuffix(" --dry-run"))
 }
-ON_A_RUN = {command for command in COMMANDS if "--verify" in command or "--compare" in command}
-# What installs or enters an environment is not tried.
-NAMED = {"uv sync --extra vllm", "source .venv/bin/activate", "pre-commit install"}
+ON_A_RUN = {
+    command for command in COMMANDS if {"--verify", "--compare"} & {*command.split()}
+    and "results/full" not in command
+}  # fmt: skip
+# What has a test of its own, on runs that it makes: here only that the script takes the option.
+ELSEWHERE = {
+    command for command in COMMANDS
+    if {"--report", "--compare-runs", "MODEL"} & {*command.split()} or "results/full" in command
+}  # fmt: skip
+# What installs or enters an environment, or is no part of this one, is not tried.
+NAMED = {
+    *("uv sync --extra vllm", "source .venv/bin/activate", "pre-commit install"),
+    "tensorboard --logdir results/tiny",
+}
 
 
 def test_commands_are_shown():
@@ -40,7 +51,14 @@ def test_command_on_a_finished_run_works(command, pipeline_run, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("command", sorted(COMMANDS - ON_A_RUN - NAMED))
+@pytest.mark.parametrize("command", sorted(ELSEWHERE))
+def test_options_of_a_command_exist(command):
+    script, *words = command.split()[1:]
+    said = run_script(script, "--help").stdout
+    assert all(word in said for word in words if word.startswith("--"))
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS - ON_A_RUN - ELSEWHERE - NAMED))
 def test_command_resolves(command, tmp_path):
     words = shlex.split(command)
     if words[0] == "make":
@@ -51,7 +69,9 @@ def test_command_resolves(command, tmp_path):
         return
     if words[:2] == ["python", "-m"] and words[2] != "utils.grade":
         assert find_spec(words[2])
-        assert all((ROOT / word).exists() for word in words[3:] if "/" in word)
+        made = ("results/", "user/")  # by a run, or somewhere else
+        paths = [word for word in words[3:] if "/" in word and not word.startswith(made)]
+        assert all((ROOT / path).exists() for path in paths)
         return
     folder = ROOT
     if words[0] == "cd":
