@@ -26,7 +26,7 @@ def test_a_reward_of_ten_lines_fails_is_mended_and_has_a_curve(tmp_path):
         *small_overrides(
             tmp_path, **{"model.path": TINY_BASE, "grpo.init": "base", "grpo.steps": 4,
                          "grpo.recipe": "gspo", "grpo.updates_per_batch": 2, "grpo.save_every": 2,
-                         "grpo.evaluate_every": 4, "grpo.rewards.brevity": 1.0,  # lengths always differ
+                         "grpo.evaluate_every": 4, "grpo.rewards.brevity": 1.0,
                          f"grpo.rewards.{file}:integer": 0.2},
         ),
     )  # fmt: skip
