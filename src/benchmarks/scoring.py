@@ -10,7 +10,7 @@ from typing import Any
 from src.benchmarks.asking import benchmark_sampling
 from src.benchmarks.table import COLUMNS, rows_of
 from src.config.schema import Config
-from src.data.prompts import load_prompt
+from src.data.chat import stage_prompt
 from src.eval_worker import EvalWorker
 from src.evaluation.evaluation import EvalTask
 from src.evaluation.figures import Reports
@@ -19,6 +19,7 @@ from src.run.files import write_json_atomic
 from src.run.metrics import open_metric_log
 from src.run.terminal import show
 from src.training.checkpoints import Checkpoint
+from src.training.policy import load_tokenizer, resolve_model
 from utils.dataset_loader import ProblemSet
 
 LOGGER = logging.getLogger(__name__)
@@ -31,11 +32,12 @@ def benchmark_tasks(run: Run, loaded: Mapping[str, ProblemSet]) -> list[EvalTask
         ConfigError: when a prompt is not there.
     """
     config = run.config
+    tokenizer = load_tokenizer(resolve_model(config.model.path), config)
     return [
         EvalTask(
             name,
             problems.test,
-            load_prompt(config.evaluation.benchmark(name).prompt),
+            stage_prompt(config, tokenizer, config.evaluation.benchmark(name).prompt),
             benchmark_sampling(config, name),
             config.run.seed,
             samples=config.evaluation.benchmark(name).samples,

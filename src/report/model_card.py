@@ -10,7 +10,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from src.config.loading import ConfigError
 from src.config.schema import Config
-from src.data.prompts import load_prompt
+from src.data.prompts import PromptTemplate
 from src.data.summary import describe_data
 from src.run.directory import GRPO_STAGE, SEARCH_STAGE
 from src.run.terminal import interval, percent
@@ -33,7 +33,7 @@ model = AutoModelForCausalLM.from_pretrained("{repo}")
 tokenizer = AutoTokenizer.from_pretrained("{repo}")
 question = "{question}"
 prompt = open("prompt.txt").read().replace("{{question}}", question)
-inputs = tokenizer(prompt, return_tensors="pt", add_special_tokens=False)
+inputs = tokenizer(prompt, return_tensors="pt", add_special_tokens={opened})
 made = model.generate(**inputs, max_new_tokens={tokens}, do_sample=False)
 print(tokenizer.decode(made[0], skip_special_tokens=True))
 ```"""
@@ -55,7 +55,14 @@ def licence_of(config: Config) -> str:
 
 
 def model_card(
-    repo: str, stage: str, config: Config, report: Record, outcomes: Mapping[str, Record]
+    repo: str,
+    stage: str,
+    config: Config,
+    prompt: PromptTemplate,
+    report: Record,
+    outcomes: Mapping[str, Record],
+    *,
+    opened: bool,
 ) -> str:
     """Return the card in Markdown with its header for the hub.
 
@@ -63,6 +70,8 @@ def model_card(
         repo: the name on the hub, `user/name`.
         stage: whose checkpoint it is.
         config: that stage's.
+        prompt: as the model is asked with it.
+        opened: the tokenizer by itself gives a prompt the ids that it was measured with.
         report: what report.json states.
 
     Raises:
@@ -78,10 +87,13 @@ def model_card(
         *_results(scored, report),
         "## Use",
         _USE.format(
-            repo=repo, tokens=config.sampling.max_completion_tokens, question="What is 12 + 30?"
+            repo=repo,
+            tokens=config.sampling.max_completion_tokens,
+            question="What is 12 + 30?",
+            opened=opened,
         ),
         "## Prompt",
-        *_prompt(config, outcomes[stage]),
+        *_prompt(config, prompt, outcomes[stage]),
         "## Data",
         f"{_sources(config)}. {describe_data(outcomes)}.",
         "## How it was made",
@@ -153,8 +165,7 @@ def _results(scored: list[Record], report: Record) -> Iterator[str]:
         )
 
 
-def _prompt(config: Config, outcome: Record) -> Iterator[str]:
-    prompt = load_prompt(config.data.prompt)
+def _prompt(config: Config, prompt: PromptTemplate, outcome: Record) -> Iterator[str]:
     if prompt.sha256 != outcome["prompt_sha256"]:
         raise ConfigError(
             f"data.prompt: {config.data.prompt} is no longer the prompt that the run was measured "

@@ -24,7 +24,8 @@ from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 from src.config.loading import ROOT, ConfigError, load_config
 from src.config.schema import Config
-from src.data.prompts import load_prompt
+from src.data.chat import stage_prompt
+from src.data.token_ids import prompt_ids
 from src.output.lines import log_to_terminal, shown_path
 from src.report.model_card import licence_of, model_card
 from src.report.report import build_report, read_outcomes, refuse_mixtures
@@ -33,6 +34,7 @@ from src.run.file_list import DESCRIPTION
 from src.run.files import read_json, write_text_atomic
 from src.run.provenance import MANIFEST
 from src.training.checkpoints import verify_checkpoint
+from src.training.policy import load_tokenizer
 
 LOGGER = logging.getLogger(__name__)
 Record = dict[str, Any]
@@ -92,13 +94,16 @@ def prepare(
     config = config.model_copy(update={"hub": named})
     licence_of(config)
     report = build_report(run_folder, outcomes)
-    card = model_card(repo, stage, config, report, outcomes)
+    tokenizer = load_tokenizer(str(checkpoint), config)
+    prompt = stage_prompt(config, tokenizer)
+    opened = tokenizer([prompt.text])["input_ids"] == prompt_ids(tokenizer, [prompt.text])
+    card = model_card(repo, stage, config, prompt, report, outcomes, opened=opened)
     folder = output or run_folder / "hub"
     if folder.exists():
         _refuse_other(folder)
         shutil.rmtree(folder)
     shutil.copytree(checkpoint, folder, ignore=shutil.ignore_patterns(*_LEFT_OUT))
-    write_text_atomic(folder / "prompt.txt", load_prompt(config.data.prompt).text)
+    write_text_atomic(folder / "prompt.txt", prompt.text)
     made_in = Path(outcomes[stage]["checkpoint"].partition(f"/{stage}/")[0])
     for name, record in (
         (MANIFEST, read_json(run_folder / stage / MANIFEST)),

@@ -12,12 +12,13 @@ from src.benchmarks.loading import load_benchmarks, missing_files, provenance
 from src.benchmarks.scoring import benchmark_tasks
 from src.benchmarks.table import COLUMNS, read_benchmarks, rows_of, table
 from src.config.benchmarks import BENCHMARKS
-from src.config.loading import ConfigError, load_config
+from src.config.loading import ConfigError, load_config, with_values
 from src.data.prompts import load_prompt
 from src.evaluation.comparison import read_scored
 from src.evaluation.figures import summarise
 from src.report.benchmarks import build_benchmarks, show_benchmarks
 from src.run.directory import Run
+from tests.family_models import write_family
 
 # Two rows of each set, made up, with the columns of its card on the hub.
 ROWS = {
@@ -142,11 +143,18 @@ def test_completions_are_as_long_as_the_context_allows(config):
 
 
 def test_tasks_have_names_and_files_of_their_own(config):
-    run = Run("benchmarks/m", config)
+    run = Run("benchmarks/m", with_values(config, {"model.path": "assets/tiny_base"}))
     tasks = {task.name: task for task in benchmark_tasks(run, load_benchmarks(config))}
     assert tasks["aime24"].samples == 32
     assert tasks["aime24"].completions_file == run.folder / "completions-aime24.jsonl"
     assert tasks["gsm8k"].yardstick() != tasks["minerva"].yardstick()
+
+
+def test_a_chat_model_is_asked_in_turns(config, tmp_path):
+    folder = write_family("qwen2", tmp_path / "chat")
+    run = Run("benchmarks/m", with_values(config, {"model.path": str(folder)}))
+    for task in benchmark_tasks(run, load_benchmarks(config)):
+        assert "<|im_start|>user" in task.prompt.text
 
 
 def completion(problem, sample, correct):

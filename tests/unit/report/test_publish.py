@@ -10,12 +10,16 @@ import pytest
 import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from src.config.loading import ConfigError, with_values
+from src.config.loading import ConfigError, load_config, with_values
 from src.config.schema import Config
+from src.data.chat import stage_prompt
 from src.data.prompts import load_prompt
+from src.data.token_ids import prompt_ids
 from src.report import publish
 from src.run.files import append_jsonl
+from src.training.policy import load_tokenizer
 from tests.conftest import TINY_BASE
+from tests.family_models import write_family
 from tests.unit.report.test_report import completions, scored
 
 PROMPT = load_prompt("prompts/rl_zero.prompt")
@@ -145,3 +149,24 @@ def test_the_licence_of_an_unknown_base_must_be_named(run):
         publish.prepare(run, "somebody/small-model")
     card = (publish.prepare(run, "somebody/x", licence="apache-2.0") / "README.md").read_text()
     assert "base_model: somebody/unknown" in card
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "llama"])
+def test_the_card_asks_a_chat_model_as_it_was_measured(run, kind):
+    checkpoint = run / "step3_GRPO" / "checkpoints" / "step_000060"
+    shutil.rmtree(checkpoint)
+    write_family(kind, checkpoint)
+    config = load_config([run / "step3_GRPO" / "config.yaml"])
+    asked = stage_prompt(config, load_tokenizer(str(checkpoint), config))
+    assert asked.text != PROMPT.text
+    for stage in ("step2_sft", "step3_GRPO"):
+        file = run / stage / "outcome.json"
+        outcome = json.loads(file.read_text()) | {"prompt_sha256": asked.sha256}
+        file.write_text(json.dumps(outcome))
+    folder = publish.prepare(run, "somebody/chats", licence="mit")
+    assert (folder / "prompt.txt").read_text() == asked.text
+    card = (folder / "README.md").read_text()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    (used,) = re.findall(r"add_special_tokens=(True|False)", card)
+    ids = tokenizer(asked.text, add_special_tokens=used == "True")["input_ids"]
+    assert ids == prompt_ids(tokenizer, [asked.text])[0]
