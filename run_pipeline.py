@@ -108,22 +108,20 @@ def run_all(arguments: argparse.Namespace) -> int:
         hardware = chosen_hardware(arguments.hardware)
         configured = {number: configure(STEPS[number], hardware, arguments)
                       for number in {0, *arguments.steps}}  # fmt: skip
-        check_benchmarks(load_config(*configured[0]), dry_run=arguments.dry_run)
+        first = load_config(*configured[0])
+        check_benchmarks(first, dry_run=arguments.dry_run)
     except (ConfigError, DataError) as error:
         LOGGER.error("%s", error)
         return 2
     for number in arguments.steps:
         code = run_step(STEPS[number], *configured[number], hardware, arguments)
         if code:
-            log = (
-                pipeline_folder(load_config(*configured[number])) / STEPS[number].stage / "run.log"
-            )
+            log = pipeline_folder(first) / STEPS[number].stage / "run.log"
             where = f"; all that was said: {shown_path(log)}" if code != 2 and log.is_file() else ""
             LOGGER.error(
                 "step %d ended with exit code %d; mend it and run again%s", number, code, where
             )
             return code
-    first = load_config(*configured[0])
     options = step_options(*configured[0], arguments)
     if code := run_benchmarks(first, options, dry_run=arguments.dry_run):
         LOGGER.error("the benchmarks ended with exit code %d; mend it and run again", code)

@@ -46,11 +46,12 @@ def usable_problems(
     """
     room = config.engine.max_model_tokens - config.sampling.max_completion_tokens
     usable, not_gradable, too_long = [], 0, 0
-    for problem in problems:
+    ids = prompt_ids(tokenizer, [prompt.render(problem) for problem in problems])
+    for problem, own in zip(problems, ids, strict=True):
         perfect = f" </think> <answer> {problem.answer} </answer>"
         if not r1_zero_reward_fn(perfect, problem.answer)["reward"]:
             not_gradable += 1
-        elif len(_prompt_ids(problem, prompt, tokenizer)) > room:
+        elif len(own) > room:
             too_long += 1
         else:
             usable.append(problem)
@@ -79,16 +80,17 @@ def problem_stream(
         ConfigError: when the filter leaves nothing.
     """
     rates = starting_pass_rates(config, model, problems, prompt)
+    texts = [prompt.render(problem) for problem in problems]
     rows = [
         RolloutProblem(
             problem.unique_id,
-            prompt.render(problem),
-            _prompt_ids(problem, prompt, tokenizer),
+            text,
+            ids,
             problem.answer,
             problem.level,
             problem.problem,
         )
-        for problem in problems
+        for problem, text, ids in zip(problems, texts, prompt_ids(tokenizer, texts), strict=True)
     ]
     chosen = informative(rows, rates, config.grpo)
     LOGGER.info(
@@ -102,12 +104,6 @@ def problem_stream(
             "(grpo.pass_rate_samples), use other problems, or grpo.problem_filter=none"
         )
     return ProblemStream(chosen, config.run.seed, config.grpo.order, rates)
-
-
-def _prompt_ids(
-    problem: Problem, prompt: PromptTemplate, tokenizer: PreTrainedTokenizerBase
-) -> list[int]:
-    return prompt_ids(tokenizer, [prompt.render(problem)])[0]
 
 
 def starting_pass_rates(

@@ -15,7 +15,7 @@ class PackedScorer:
     """Log-probabilities and entropies of completions, and the work done for them.
 
     Args:
-        bf16: compute in bfloat16; log-probabilities, their loss and all sums stay float32.
+        bf16: compute in half precision; log-probabilities, their loss and all sums stay float32.
     """
 
     def __init__(self, *, bf16: bool) -> None:
