@@ -20,8 +20,17 @@ def fill(template: Path, title: str, data: dict[str, Any]) -> str:
     # No tag or comment of a text's own: `</script>` ends the element, `<!--<script>` hides its end.
     embedded = json.dumps(data, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
     page = template.read_text(encoding="utf-8")
-    for mark, name in (("@@STYLE@@", "shared.css"), ("@@SCRIPT@@", "shared.js")):
-        page = page.replace(mark, (_SHARED / name).read_text(encoding="utf-8").strip(), 1)
+    for mark, part in (("@@STYLE@@", shared_style()), ("@@SCRIPT@@", _shared("shared.js"))):
+        page = page.replace(mark, part, 1)
     # The title first: a text may hold the other's mark.
     before, after = page.replace("@@TITLE@@", html.escape(title), 1).rsplit("@@DATA@@", 1)
     return f"{before}{embedded}{after}"
+
+
+def shared_style() -> str:
+    """Return the style of every page, by day, by night and on paper."""
+    return _shared("shared.css")
+
+
+def _shared(name: str) -> str:
+    return (_SHARED / name).read_text(encoding="utf-8").strip()

@@ -7,19 +7,12 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from src.output.page_template import shared_style
 from src.run.terminal import percent
 
 Record = dict[str, Any]
 _STYLE = """
-:root { color-scheme: light dark; --line: #8885; --between: #d55e00; --over: #0072b2; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 0 auto; padding: 1rem; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; }
-th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--line); text-align: right;
-  white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; }
-.scroll { overflow-x: auto; } svg { width: 100%; max-width: 46rem; height: auto; }
-svg text { font-size: 12px; fill: currentColor; } .axis { stroke: var(--line); }
-.over { stroke: var(--over); stroke-width: 8; opacity: .45; } .dot { fill: var(--between); }
+.over { stroke: var(--c0); stroke-width: 8; opacity: .45; } .dot { fill: var(--c1); }
 """
 # Of the drawing: where 0 and 100 % are, and the height of a stage's row.
 _LEFT, _RIGHT, _ROW = 130, 700, 34
@@ -45,7 +38,7 @@ def render_page(title: str, said: Sequence[str], figures: Record, tables: Sequen
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>"
+        f"<title>{escape(title)}</title><style>{shared_style()}{_STYLE}</style></head><body>"
         f"<h1>{escape(title)}</h1>{paragraphs}{_drawing(figures)}"
         f"{''.join(map(_table, tables))}</body></html>\n"
     )
