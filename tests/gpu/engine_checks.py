@@ -15,10 +15,15 @@ TINY_BASE = Path(__file__).resolve().parents[2] / "assets" / "tiny_base"
 PROBLEMS = 32
 
 
+def precision(device: str) -> tuple[str, ...]:
+    """Return the settings of the full profile's precision, which the tiny profile has not."""
+    return () if device == "cpu" else ("train.bf16_autocast=true", "engine.dtype=bfloat16")
+
+
 def tiny(device: str, *more: str, file: str = "config/tiny/sft_config.yaml") -> Config:
     """Return the tiny profile with both roles on a device."""
     both = [f"devices.train={device}", f"devices.eval={device}", "wandb.mode=disabled"]
-    return load_config([file], [*both, *more])
+    return load_config([file], [*both, *precision(device), *more])
 
 
 def devices(device: str) -> Found:

@@ -14,7 +14,7 @@ from src.run.files import read_jsonl
 from tests.benchmarks.gpu_sft import QWEN_1_5B, SMALLEST
 from tests.benchmarks.processes import training_process
 from tests.gpu.checks import Found, Skipped
-from tests.gpu.engine_checks import TINY_BASE, tiny
+from tests.gpu.engine_checks import TINY_BASE, precision, tiny
 
 ROOT = Path(__file__).resolve().parents[2]
 STEP2 = ("step2_sft/step2_sft.py", "--config", "config/tiny/sft_config.yaml")
@@ -39,6 +39,7 @@ def both_on(device: str, folder: str) -> list[str]:
         [
             *(f"devices.train={device}", f"devices.eval={device}", "wandb.mode=disabled"),
             *(f"run.output_root={folder}", "run.name=check"),
+            *precision(device),
         ]
     )
 
@@ -52,7 +53,7 @@ def run(command: Sequence[str]) -> str:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     said = done.stdout + done.stderr
     if done.returncode:
-        raise RuntimeError(f"exit code {done.returncode}: {said[-1500:]}")
+        raise RuntimeError(f"exit code {done.returncode}: {said[-6000:]}")
     return said
 
 
@@ -129,6 +130,24 @@ def asleep(device: str) -> Found:
     )
 
 
+def adapters(device: str) -> Found:
+    """Step 2 by QLoRA and step 3 by LoRA, both with 8-bit moments: merged, swapped, verified."""
+    eight_bits = ("train.optimizer=adamw_8bit", "grpo.optimizer=adamw_8bit")
+    with TemporaryDirectory() as folder:
+        more = [*both_on(device, folder), *settings(eight_bits)]
+        run([sys.executable, *STEP2, *more, *settings([*SMALL_SFT, "train.adapter=qlora"])])
+        tuned = rows_of(folder, "step2_sft")
+        run([sys.executable, *STEP3, *more, *settings([*SMALL_GRPO, "grpo.adapter=lora"])])
+        found = _grpo_found(folder)
+    gap = max(row.get("validation/probe_gap", 0.0) for row in tuned)
+    losses = [row["train/loss"] for row in tuned if "train/loss" in row]
+    return Found(
+        found.held and gap < 0.03 and losses[-1] < losses[0],
+        f"QLoRA: losses {losses[0]:.4f} to {losses[-1]:.4f}, probe gap of its checkpoints "
+        f"{gap:.4f}; LoRA: {found.figure}",
+    )
+
+
 def stale_rollouts(device: str) -> Found:
     """A weight sync that does nothing ends GRPO before it samples from old weights."""
     from tests.engine.grpo_process import observe_runs
@@ -165,7 +184,7 @@ def fsdp2_one_process(device: str) -> Found:
 
 
 def grpo_1_5b(device: str) -> Found:
-    """One GRPO step of a 1.5 B shape with random weights at 256 completions."""
+    """Three GRPO steps of a 1.5 B shape with random weights at 256 completions."""
     import torch
     from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
@@ -190,7 +209,7 @@ def grpo_1_5b(device: str) -> Found:
         if on_gpu:
             torch.cuda.empty_cache()
         one_step = (
-            *("grpo.init=base", "grpo.steps=1", "grpo.evaluate_every=1", "grpo.save_every=1"),
+            *("grpo.init=base", "grpo.steps=3", "grpo.evaluate_every=3", "grpo.save_every=3"),
             *(f"model.path={model}", f"sampling.max_completion_tokens={tokens}"),
             *(f"grpo.prompts_per_step={prompts}", "grpo.group_size=8", "grpo.micro_batch_size=8"),
             *("grpo.validation_rows=8", "data.test_rows=8", "grpo.gradient_checkpointing=true"),

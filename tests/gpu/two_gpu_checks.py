@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 from src.run.files import read_json, read_jsonl
 from tests.gpu.checks import Found, Skipped
-from tests.gpu.engine_checks import TINY_BASE
+from tests.gpu.engine_checks import TINY_BASE, precision
 from tests.gpu.stage_checks import (
     ROOT,
     SMALL_GRPO,
@@ -39,6 +39,7 @@ def on_gpus(folder: str) -> list[str]:
         [
             *("devices.train=cuda:0", "devices.eval=auto", "wandb.mode=disabled"),
             *(f"run.output_root={folder}", "run.name=check"),
+            *precision("cuda:0"),
         ]
     )
 
@@ -50,6 +51,20 @@ def quick_start(device: str) -> Found:
         more = [*on_gpus(folder), *settings(SMALL_GRPO), "--set", "grpo.init=sft"]
         run([*LAUNCH, "1", *TINY_GRPO, *more])
         return _grpo_found(folder)
+
+
+def split(device: str) -> Found:
+    """GRPO with its engine on the second GPU, in step and one step off."""
+    said, held = [], True
+    for ahead in (False, True):
+        with TemporaryDirectory() as folder:
+            apart = ("grpo.mode=split", f"grpo.one_step_off={str(ahead).lower()}")
+            more = [*on_gpus(folder), *settings([*SMALL_GRPO, *apart])]
+            run([*LAUNCH, "1", *TINY_GRPO, *more])
+            found = _grpo_found(folder)
+        held = held and found.held
+        said.append(f"{'one step off' if ahead else 'in step'}: {found.figure}")
+    return Found(held, "; ".join(said))
 
 
 def ddp(device: str) -> Found:
