@@ -75,6 +75,7 @@ class Setting:
 class OptimizerSettings:
     """What `build_optimizer` reads; the pipeline's configuration would need pydantic."""
 
+    optimizer: str = "adamw"
     learning_rate: float = 2e-5
     weight_decay: float = 0.01
     decay_all: bool = False
