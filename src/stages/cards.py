@@ -37,6 +37,9 @@ ASSUMED_GB = (24, 40, 80)
 _USABLE = 0.985
 MARGIN = 0.05
 """Of the card, left free: the estimate is one."""
+# Given to the engine beyond what it needs, where the card has it: vLLM takes whatever else changes
+# on the card while it starts, such as another program's growth, out of its own share.
+_SPARE_GIB = 2.0
 # Sequences of full length that the engine's cache must have room for.
 _LEAST_SEQUENCES = 16
 # Tokens of a prefill that vLLM measures itself with, as TRL sets it (vllm_generation.py).
@@ -106,9 +109,7 @@ def engine_fraction(card_gib: float, trainer_gib: float, need: EngineNeed) -> fl
     left = card_gib * (1 - MARGIN) - trainer_gib
     if left < need.least:
         return None
-    if need.most < left:
-        return math.ceil(need.most / card_gib * 1000) / 1000
-    return math.floor(left / card_gib * 1000) / 1000
+    return math.floor(min(left, need.most + _SPARE_GIB) / card_gib * 1000) / 1000
 
 
 def planned_fraction(

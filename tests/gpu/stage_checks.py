@@ -153,7 +153,9 @@ def stale_rollouts(device: str) -> Found:
     from tests.engine.grpo_process import observe_runs
 
     config = tiny(device, file="config/tiny/grpo_config.yaml")
-    overrides = [f"devices.train={device}", f"devices.eval={device}", "grpo.learning_rate=1e-3"]
+    # Weights decay even where no rollout was rewarded and there is nothing to learn.
+    moving = ("grpo.learning_rate=1e-3", "grpo.weight_decay=1.0", *precision(device))
+    overrides = [f"devices.train={device}", f"devices.eval={device}", *moving]
     with TemporaryDirectory() as folder:
         runs = {"planted": [*overrides, "plant=the sync does nothing"]}
         said = training_process(config, observe_runs, TINY_BASE, Path(folder), runs)["planted"]

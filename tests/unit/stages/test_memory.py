@@ -283,7 +283,7 @@ def test_the_engine_takes_what_it_can_use_of_what_is_left():
     shares = {gb: planned_fraction(config, usable_gib(gb), 1, "ddp") for gb in (24, 40, 80)}
     assert shares[24] is None
     assert 0.18 <= shares[40] <= 0.25
-    assert shares[80] == pytest.approx(need.most / usable_gib(80), abs=0.001)
+    assert shares[80] == pytest.approx((need.most + 2) / usable_gib(80), abs=0.001)
     assert need.cached(shares[80] * usable_gib(80)) == 256
     trainer = sum(grpo_memory_gib(config, 1, "ddp").values())
     assert trainer + shares[40] * usable_gib(40) <= 0.951 * usable_gib(40)
@@ -293,7 +293,7 @@ def test_an_engine_that_does_not_fit_has_no_share():
     need = EngineNeed(weights=3.0, workspace=1.0, a_sequence=0.1, sequences=64)
     assert engine_fraction(10.0, 4.0, need) is None  # 5.5 are left, 5.6 are needed
     assert engine_fraction(10.0, 3.8, need) == 0.57
-    assert engine_fraction(100.0, 4.0, need) == pytest.approx(0.104, abs=0.0011)
+    assert engine_fraction(100.0, 4.0, need) == pytest.approx(0.124, abs=0.0011)  # and 2 GiB to spare
 
 
 def test_a_share_that_is_given_is_taken():
