@@ -27,6 +27,7 @@ from src.run.devices import (
     is_cpu,
     present_gpus,
 )
+from src.run.network import free_port
 from src.run.scratch import make_scratch
 
 # What this process was started with, before it is narrowed to its own devices.
@@ -176,6 +177,10 @@ def prepare_main_process(config: Config) -> None:
     values = _common_variables()
     if process_count() == local_process_count() and config.grpo.mode != "server":
         values |= _LOOPBACK  # a server of rollouts may be another machine
+    if process_count() == 1:
+        # TRL's engine meets itself there, and would take 29500 as long as nobody listens on it yet:
+        # two runs that start together would take the same.
+        values["MASTER_PORT"] = str(free_port())
     gpus = visible_gpus()
     if training := training_gpus(config):
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[index] for index in training)

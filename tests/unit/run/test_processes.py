@@ -91,6 +91,20 @@ def test_trainer_and_worker_see_a_gpu_each_and_no_other(machine, visible, traine
         assert os.environ["CUDA_VISIBLE_DEVICES"] == trainer
 
 
+def test_a_run_of_one_process_meets_itself_on_a_port_of_its_own(machine, monkeypatch):
+    """TRL takes 29500 where nobody listens yet, and so does a second run that starts with it."""
+    machine(4, None)
+    ports = set()
+    for _ in range(2):
+        monkeypatch.delenv("MASTER_PORT", raising=False)
+        prepare_main_process(configured())
+        ports.add(os.environ["MASTER_PORT"])
+    assert len(ports) == 2
+    monkeypatch.setenv("MASTER_PORT", "29501")  # a launcher's own
+    prepare_main_process(configured())
+    assert os.environ["MASTER_PORT"] == "29501"
+
+
 def test_the_processes_of_a_machine_see_their_gpus_together(machine, monkeypatch):
     machine(4, None, launched=2)
     monkeypatch.setenv("LOCAL_RANK", "1")
