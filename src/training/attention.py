@@ -160,7 +160,8 @@ def packed_attention(
         whole = tuple(tensor.float() for tensor in whole)
     with torch.autocast(device, enabled=device != "cpu" and autocast):
         parts = [
-            _attend(*_cut(whole, span), scaling, dropout, sliding_window, softcap) for span in spans
+            _attend(*heads, scaling, dropout, sliding_window, softcap)
+            for heads in _cut(whole, spans)
         ]
     return torch.cat(parts, 2).transpose(1, 2).to(query.dtype).contiguous(), None
 
@@ -199,17 +200,22 @@ def _attend_in_one_call(
 
 
 def _cut(
-    heads: Sequence[torch.Tensor], span: Span
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return the queries of a span with the keys and values they may see, (1, heads, T, D)."""
-    query, *others = (tensor.narrow(2, span.start, span.length) for tensor in heads)
-    if span.prefix:
-        others = [
-            torch.cat([whole.narrow(2, span.prefix_start, span.prefix), own], 2)
-            for whole, own in zip(heads[1:], others, strict=True)
-        ]
-    key, value = others
-    return query, key, value
+    heads: Sequence[torch.Tensor], spans: Sequence[Span]
+) -> Iterator[tuple[torch.Tensor, ...]]:
+    """Yield each span's queries with the keys and values they may see, (1, heads, T, D).
+
+    A row is split once: the gradient of each slice on its own would be as long as the row.
+    """
+    lengths = [span.length for span in spans]
+    queries, *others = (tensor.split(lengths, 2) for tensor in heads)
+    places = {span.start: number for number, span in enumerate(spans)}
+    for number, span in enumerate(spans):
+        if span.prefix:
+            shared = places[span.prefix_start]
+            seen = (torch.cat([pieces[shared], pieces[number]], 2) for pieces in others)
+        else:
+            seen = (pieces[number] for pieces in others)
+        yield queries[number], *seen
 
 
 def _attend(
