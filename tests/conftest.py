@@ -23,6 +23,7 @@ SMALL = {
     "data.train_rows": 96,
     "data.validation_rows": 32,
     "data.test_rows": 48,
+    "train.epochs": 1,
     "train.evaluate_every": 2,
     "train.validation_rows": 24,
     "search.trials": 4,

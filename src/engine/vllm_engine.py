@@ -158,7 +158,11 @@ class _Requests:
     def add(self, key: int, prompt_ids: list[int], parameters: SamplingParams) -> None:
         name = f"request-{key}"
         self._keys[name] = key
-        self._engine.add_request(name, TokensPrompt(prompt_token_ids=prompt_ids), parameters)
+        own = self._engine.add_request(name, TokensPrompt(prompt_token_ids=prompt_ids), parameters)
+        # Nobody reads the text that vLLM would give each scored token, one at a time: a sixth of
+        # the time to sample from a small model. The completion's text is made elsewhere.
+        if scores := self._engine.output_processor.request_states[own].logprobs_processor:
+            scores.tokenizer = None
 
     def ended(self) -> Iterator[tuple[int, RequestOutput]]:
         try:

@@ -19,7 +19,10 @@ from tests.gpu.engine_checks import TINY_BASE, precision, tiny
 ROOT = Path(__file__).resolve().parents[2]
 STEP2 = ("step2_sft/step2_sft.py", "--config", "config/tiny/sft_config.yaml")
 STEP3 = ("step3_GRPO/train_trl.py", "--config", "config/tiny/grpo_config.yaml")
-SMALL_SFT = ("data.test_rows=100", "train.validation_rows=64", "train.train_subset_rows=16")
+SMALL_SFT = (
+    *("data.train_rows=128", "data.test_rows=100", "train.epochs=1", "train.learning_rate=1e-4"),
+    *("train.evaluate_every=2", "train.validation_rows=64", "train.train_subset_rows=16"),
+)
 SMALL_GRPO = (
     *("grpo.init=base", "grpo.steps=3", "grpo.evaluate_every=3", "grpo.save_every=3"),
     *("grpo.validation_rows=64", "data.test_rows=100"),
