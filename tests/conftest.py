@@ -32,6 +32,7 @@ SMALL = {
     "search.rung_examples": "[64, 128]",
     "search.validation_rows": 24,
     "grpo.steps": 3,
+    "grpo.warmup_steps": 0,
     "grpo.prompts_per_step": 4,
     "grpo.group_size": 4,
     "grpo.micro_batch_size": 8,

@@ -49,7 +49,7 @@ def _settings(overrides: list[str]) -> tuple[Any, list[str]]:
     settings = [
         *("data.train_rows=32", "data.validation_rows=8", "data.test_rows=8"),
         *("grpo.prompts_per_step=4", "grpo.group_size=4", "grpo.micro_batch_size=8"),
-        *("grpo.steps=2", "grpo.save_every=1000"),
+        *("grpo.steps=2", "grpo.save_every=1000", "grpo.warmup_steps=0"),
     ]
     planted = [item.removeprefix("plant=") for item in overrides if item.startswith("plant=")]
     config = load_config(

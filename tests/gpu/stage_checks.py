@@ -25,7 +25,7 @@ SMALL_SFT = (
 )
 SMALL_GRPO = (
     *("grpo.init=base", "grpo.steps=3", "grpo.evaluate_every=3", "grpo.save_every=3"),
-    *("grpo.validation_rows=64", "data.test_rows=100"),
+    *("grpo.warmup_steps=0", "grpo.validation_rows=64", "data.test_rows=100"),
 )
 # The first and last of the 8 steps in `make quickstart` at commit 0eeb007, 2 cores of an AMD EPYC.
 CPU_LOSSES = (0.0882, 0.0342)
@@ -218,7 +218,7 @@ def grpo_1_5b(device: str) -> Found:
             *(f"model.path={model}", f"sampling.max_completion_tokens={tokens}"),
             *(f"grpo.prompts_per_step={prompts}", "grpo.group_size=8", "grpo.micro_batch_size=8"),
             *("grpo.validation_rows=8", "data.test_rows=8", "grpo.gradient_checkpointing=true"),
-            *("grpo.dynamic_sampling=false", "engine.max_model_tokens=512"),
+            *("grpo.warmup_steps=0", "grpo.dynamic_sampling=false", "engine.max_model_tokens=512"),
         )
         run([sys.executable, *STEP3, *both_on(device, folder), *settings(one_step)])
         found = _grpo_found(folder)

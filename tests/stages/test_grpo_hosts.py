@@ -20,6 +20,7 @@ SETTINGS = {
     "grpo.init": "base",
     "grpo.recipe": "grpo",
     "grpo.steps": STEPS,
+    "grpo.warmup_steps": 0,
     "grpo.prompts_per_step": 4,
     "grpo.micro_batch_size": 8,
     "grpo.evaluate_every": STEPS,

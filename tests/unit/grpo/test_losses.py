@@ -232,7 +232,8 @@ def test_a_packed_row_scores_as_each_sequence_alone(attention, tokenizer, tmp_pa
 
 
 def test_one_step_raises_rewarded_completions_and_lowers_the_others(tokenizer, tmp_path):
-    trainer = build(tokenizer, tmp_path, "grpo", **{"grpo.learning_rate": 1e-3, "run.seed": 3})
+    learning = {"grpo.learning_rate": 1e-3, "grpo.warmup_steps": 0}
+    trainer = build(tokenizer, tmp_path, "grpo", **learning, **{"run.seed": 3})
     trainer.train()
     start = two_layer_model(tokenizer, tied=True)  # the policy as it began
     group = trainer.drawn.groups[0]

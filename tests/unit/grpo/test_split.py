@@ -207,7 +207,7 @@ def test_a_batch_drawn_elsewhere_may_be_cut_into_several_updates():
     settings = config("grpo.updates_per_batch=2", "grpo.micro_batch_size=2")
     assert settings.grpo.completions_per_step == 2
     plan = describe_plan("step3_GRPO", settings)
-    assert "a batch is cut into 2 step(s), 1 pass(es) over them: 30 batches are drawn" in plan
+    assert "a batch is cut into 2 step(s), 1 pass(es) over them: 40 batches are drawn" in plan
 
 
 def test_several_training_processes_are_refused():

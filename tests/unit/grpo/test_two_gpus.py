@@ -7,6 +7,7 @@ import os
 import torch
 
 from src.run import processes
+from src.run.network import free_port
 from src.run.processes import prepare_main_process
 from tests.unit.grpo.test_losses import build
 
@@ -24,6 +25,7 @@ def test_the_trainer_is_built_where_two_gpus_are_visible(tokenizer, tmp_path, mo
     settings = {"devices.train": "cuda:0", "devices.eval": "auto"}
     for name in processes._common_variables():
         monkeypatch.setenv(name, os.environ.get(name, ""))
+    monkeypatch.setenv("MASTER_PORT", str(free_port()))
     prepare_main_process(build_settings(settings))
     trainer = build(tokenizer, tmp_path, "dapo", **settings)
     assert trainer.args.n_gpu == 1

@@ -117,7 +117,7 @@ def test_the_plan_counts_evaluations_and_shows_warnings():
 
 def test_a_real_run_warns_as_it_starts(monkeypatch, caplog, tmp_path):
     monkeypatch.setattr("src.stages.start.prepare_main_process", lambda config: None)
-    settings = [f"run.output_root={tmp_path}", "train.evaluate_every=100"]
+    settings = [f"run.output_root={tmp_path}", "train.evaluate_every=300"]
     run_stage(
         "step2_sft",
         lambda config, run: None,
@@ -125,7 +125,7 @@ def test_a_real_run_warns_as_it_starts(monkeypatch, caplog, tmp_path):
         description="",
         arguments=[part for setting in settings for part in ("--set", setting)],
     )
-    assert "train.evaluate_every: 100 of 8 steps: only the last checkpoint" in caplog.text
+    assert "train.evaluate_every: 300 of 64 steps: only the last checkpoint" in caplog.text
 
 
 def test_rows_are_counted_where_the_files_are(tmp_path):
