@@ -42,8 +42,8 @@ LESS = {
     "data.train_rows": 128, "train.evaluate_every": 4, "train.epochs": 1, "train.batch_size": 8,
     "train.keep": 1, "evaluation.prompts": "[]", "search.examples": 128, "search.trials": 3,
     "search.rung_examples": "[64, 128]", "search.startup_trials": 1, "search.validation_rows": 8,
-    "search.enqueue": POINTS, "search.rescore_top": 1, "grpo.init": "base", "grpo.steps": 2, "grpo.warmup_steps": 0,
-    "grpo.validation_rows": 8, "grpo.evaluate_every": 1,
+    "search.enqueue": POINTS, "search.rescore_top": 1, "grpo.init": "base", "grpo.steps": 2,
+    "grpo.warmup_steps": 0, "grpo.validation_rows": 8, "grpo.evaluate_every": 1,
 }  # fmt: skip
 _VARIES = re.compile(
     r"_s$|_per_s$|^time_s$|^seconds$|memory|mfu|^started$|^ended$|files_sha256|^commit$"

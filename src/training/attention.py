@@ -160,8 +160,8 @@ def packed_attention(
         whole = tuple(tensor.float() for tensor in whole)
     with torch.autocast(device, enabled=device != "cpu" and autocast):
         parts = [
-            _attend(*heads, scaling, dropout, sliding_window, softcap)
-            for heads in _cut(whole, spans)
+            _attend(query, key, value, scaling, dropout, sliding_window, softcap)
+            for query, key, value in _cut(whole, spans)
         ]
     return torch.cat(parts, 2).transpose(1, 2).to(query.dtype).contiguous(), None
 
@@ -201,21 +201,20 @@ def _attend_in_one_call(
 
 def _cut(
     heads: Sequence[torch.Tensor], spans: Sequence[Span]
-) -> Iterator[tuple[torch.Tensor, ...]]:
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
     """Yield each span's queries with the keys and values they may see, (1, heads, T, D).
 
     A row is split once: the gradient of each slice on its own would be as long as the row.
     """
     lengths = [span.length for span in spans]
-    queries, *others = (tensor.split(lengths, 2) for tensor in heads)
+    queries, keys, values = (tensor.split(lengths, 2) for tensor in heads)
     places = {span.start: number for number, span in enumerate(spans)}
     for number, span in enumerate(spans):
+        key, value = keys[number], values[number]
         if span.prefix:
             shared = places[span.prefix_start]
-            seen = (torch.cat([pieces[shared], pieces[number]], 2) for pieces in others)
-        else:
-            seen = (pieces[number] for pieces in others)
-        yield queries[number], *seen
+            key, value = torch.cat([keys[shared], key], 2), torch.cat([values[shared], value], 2)
+        yield queries[number], key, value
 
 
 def _attend(
