@@ -59,8 +59,6 @@ class Setting:
     steps: int
     checkpointing: bool = False
     compiled: bool = False
-    one_call: bool = True
-    """One call of the variable-length kernel a layer, rather than a kernel call a sequence."""
 
     @property
     def said(self) -> str:
@@ -154,14 +152,11 @@ def train(setting: Setting) -> Found | None:
     """Take a warm-up step and some timed ones; return None where memory runs out."""
     import torch
 
-    import src.training.attention
+    from src.training.attention import PACKED
     from src.training.optimization import build_optimizer
     from src.training.throughput import memory_gib, peak_flops
 
-    device, attention = torch.device(setting.device), src.training.attention.PACKED
-    layout_of = src.training.attention.layout_of
-    if not setting.one_call:
-        src.training.attention.layout_of = lambda *_: None
+    device, attention = torch.device(setting.device), PACKED
     count = setting.batch_size * (1 + setting.steps)
     examples = math_like(setting.shape["vocab_size"], count)
     try:
@@ -173,8 +168,6 @@ def train(setting: Setting) -> Found | None:
         ]
     except torch.OutOfMemoryError:
         return None
-    finally:
-        src.training.attention.layout_of = layout_of
     timed, peak = examples[setting.batch_size :], peak_flops(device)
     flops = needed_flops(model, timed) / setting.steps
     return Found(

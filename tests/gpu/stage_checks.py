@@ -77,9 +77,8 @@ def step2_tiny(device: str) -> Found:
         run([sys.executable, *STEP2, *both_on(device, folder), *settings(SMALL_SFT)])
         rows = rows_of(folder, "step2_sft")
         outcome = outcome_of(folder, "step2_sft")
-    losses = [row["train/loss"] for row in rows if "train/loss" in row]
+    losses, probe = _tuned(rows)
     gaps = [abs(a / b - 1) for a, b in zip((losses[0], losses[-1]), CPU_LOSSES, strict=True)]
-    probe = max(row.get("validation/probe_gap", 0.0) for row in rows)
     seen = sum("validation/accuracy" in row for row in rows)
     return Found(
         max(gaps) < 0.02 and seen >= 2,
@@ -87,6 +86,12 @@ def step2_tiny(device: str) -> Found:
         f"evaluations, largest probe gap {probe:.4f}; test {outcome['accuracy']:.1%} of "
         f"{outcome['n']}",
     )
+
+
+def _tuned(rows: Sequence[dict[str, Any]]) -> tuple[list[float], float]:
+    """Return SFT's losses and the largest probe gap of its checkpoints, in nats."""
+    losses = [row["train/loss"] for row in rows if "train/loss" in row]
+    return losses, max(row.get("validation/probe_gap", 0.0) for row in rows)
 
 
 def step3_tiny(device: str) -> Found:
@@ -122,7 +127,7 @@ def asleep(device: str) -> Found:
         tuned = rows_of(folder, "step2_sft")
         run([sys.executable, *STEP3, *more, *settings(SMALL_GRPO)])
         found, rows = _grpo_found(folder), rows_of(folder, "step3_GRPO")
-    gap = max(row.get("validation/probe_gap", 0.0) for row in tuned)
+    _, gap = _tuned(tuned)
     rehearsed = [row["system/rehearsal_gib"] for row in (*tuned, *rows)
                  if "system/rehearsal_gib" in row]  # fmt: skip
     largest = max(row.get("system/memory_gib", 0.0) for row in (*tuned, *rows))
@@ -142,8 +147,7 @@ def adapters(device: str) -> Found:
         tuned = rows_of(folder, "step2_sft")
         run([sys.executable, *STEP3, *more, *settings([*SMALL_GRPO, "grpo.adapter=lora"])])
         found = _grpo_found(folder)
-    gap = max(row.get("validation/probe_gap", 0.0) for row in tuned)
-    losses = [row["train/loss"] for row in tuned if "train/loss" in row]
+    losses, gap = _tuned(tuned)
     return Found(
         found.held and gap < 0.03 and losses[-1] < losses[0],
         f"QLoRA: losses {losses[0]:.4f} to {losses[-1]:.4f}, probe gap of its checkpoints "
