@@ -1,7 +1,10 @@
 "use strict";
 const data = JSON.parse(document.getElementById("data").textContent);
 const at = id => document.getElementById(id);
-const percent = share => share === null || share === undefined ? "–" : (100 * share).toFixed(1);
+// As Python writes it: of the two digits beside a half the even one. toFixed takes the upper one, wrong at 31.25 alone
+// (31.75 goes to 31.8 either way, and no other half of a tenth is exact in binary).
+const oneDecimal = value => (value % 1 === 0.25 ? value - 0.01 : value).toFixed(1);
+const percent = share => share === null || share === undefined ? "–" : oneDecimal(100 * share);
 function make(tag, attributes = {}, ...children) {
   const svg = ["svg", "path", "line", "text", "circle", "g", "title"].includes(tag) && attributes.svg !== false;
   const node = svg ? document.createElementNS("http://www.w3.org/2000/svg", tag) : document.createElement(tag);

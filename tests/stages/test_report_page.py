@@ -10,6 +10,7 @@ from playwright.sync_api import sync_playwright
 
 from src.report.page import render_page
 from src.report.report import read_outcomes
+from src.run.terminal import percent
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
@@ -93,11 +94,17 @@ def test_the_table_states_what_the_stages_found(page, pipeline_run):
         outcome = json.loads((pipeline_run.folder / stage / "outcome.json").read_text())
         cells = rows.nth(row).locator("td").all_inner_texts()
         assert cells[:2] == [stage.replace("_", " "), "48"]
-        assert cells[2].startswith(f"{100 * outcome['accuracy']:.1f} [")
+        assert cells[2].startswith(f"{percent(outcome['accuracy'])} [")
     assert page.locator("#variants tbody tr").count() == 3
     assert page.locator("#curves figure").count() >= 6
     assert page.locator("#breakdown figure").count() == 3
     assert "points of the gain are format" in page.locator("#gain").inner_text()
+
+
+def test_page_and_markdown_round_alike(page):
+    shares = [count / n for n in (16, 48, 200, 256, 1000, 2000) for count in range(n + 1)]
+    written = page.evaluate("shares => shares.map(percent)", shares)
+    assert written == [percent(share) for share in shares]
 
 
 def test_completions_can_be_filtered_and_read(page, pipeline_run):

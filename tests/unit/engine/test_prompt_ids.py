@@ -30,9 +30,12 @@ class RecordingEngine:
 
     def __init__(self) -> None:
         self.asked = []
+        self.output_processor = SimpleNamespace(request_states={})
 
-    def add_request(self, name, prompt, parameters) -> None:
+    def add_request(self, name, prompt, parameters) -> str:
         self.asked.append((prompt["prompt_token_ids"], parameters))
+        self.output_processor.request_states[name] = SimpleNamespace(logprobs_processor=None)
+        return name
 
     def has_unfinished_requests(self) -> bool:
         return False
