@@ -213,11 +213,11 @@ def render_markdown(report: Record, outcomes: dict[str, Record], run_name: str) 
         *_describe_gain(report["whole_gain"]),
         *_show_variants(report["variants"]),
         "Accuracy is the share of all test problems answered correctly in the right format, with "
-        "its Wilson interval; beside it the share among well-formed completions, and the share where "
-        "the answer of a malformed one counts too, wherever it stands; a wrong answer in the tags "
-        "stays wrong, even beside the right one. Stages are compared on the same problems: Tango's "
-        "interval of the paired difference, McNemar's exact test. The intervals cover which problems "
-        "were drawn, not what another training seed would give.",
+        "its Wilson interval; beside it the share among well-formed completions, and the share "
+        "where the answer of a malformed one counts too, wherever it stands; a wrong answer in "
+        "the tags stays wrong, even beside the right one. Stages are compared on the same "
+        "problems: Tango's interval of the paired difference, McNemar's exact test. The intervals "
+        "cover which problems were drawn, not what another training seed would give.",
         "\n".join(_describe_conditions(outcomes)),
         "![Accuracy and format rate by stage, and training curves](report.png)",
         *show_benchmarks(report.get("benchmarks", {})),
