@@ -14,8 +14,10 @@ from typing import Any
 
 from src.benchmarks.table import read_benchmarks
 from src.config.loading import ConfigError, load_config
+from src.config.schema import Config
+from src.data.chat import stage_prompt
 from src.data.problems import load_problems
-from src.data.prompts import load_prompt
+from src.data.prompts import PromptTemplate, load_prompt
 from src.data.summary import summarise_data
 from src.evaluation.figures import summarise
 from src.evaluation.regrading import read_completions
@@ -150,8 +152,25 @@ class _Data:
         self._loaded[key] = problems
         if folder.name not in FITTING_STAGES:
             return problems.provenance()
-        prompt = load_prompt(config.data.prompt)
-        return training_rows(config, problems, prompt).provenance(problems)
+        return training_rows(config, problems, _prompt_of_rows(config)).provenance(problems)
+
+
+def _prompt_of_rows(config: Config) -> PromptTemplate:
+    """Return the prompt that a stage looked for in its rows: a chat model's stands in its turns.
+
+    Only rows of files depend on it, so only they wait for a tokenizer.
+
+    Raises:
+        ConfigError: the prompt, the model or its tokenizer is no longer there.
+    """
+    if not config.sft.files:
+        return load_prompt(config.data.prompt)
+    from src.training.policy import load_tokenizer, resolve_model
+
+    try:
+        return stage_prompt(config, load_tokenizer(resolve_model(config.model.path), config))
+    except OSError as error:
+        raise ConfigError(f"the tokenizer of {config.model.path}: {error}") from error
 
 
 def _verify_stage(folder: Path, outcomes: dict[str, Record], data: _Data) -> Iterator[str]:
