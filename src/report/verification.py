@@ -165,7 +165,7 @@ def _prompt_of_rows(config: Config) -> PromptTemplate:
     """
     if not config.sft.files:
         return load_prompt(config.data.prompt)
-    from src.training.policy import load_tokenizer, resolve_model
+    from src.training.policy import load_tokenizer, resolve_model  # noqa: PLC0415
 
     try:
         return stage_prompt(config, load_tokenizer(resolve_model(config.model.path), config))
