@@ -125,7 +125,10 @@ def test_a_real_run_warns_as_it_starts(monkeypatch, caplog, tmp_path):
         description="",
         arguments=[part for setting in settings for part in ("--set", setting)],
     )
-    assert "train.evaluate_every: 300 of 64 steps: only the last checkpoint" in caplog.text
+    config = load_config(["config/tiny/sft_config.yaml"])
+    steps = config.train.steps(row_counts.sft_rows(config))
+    told = f"train.evaluate_every: 300 of {steps} steps: only the last checkpoint"
+    assert told in caplog.text
 
 
 def test_rows_are_counted_where_the_files_are(tmp_path):
