@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import transformers
 from huggingface_hub import hf_hub_download
+from transformers import CONFIG_MAPPING
 
 from src.config.loading import ConfigError
 from src.config.schema import Config
@@ -39,6 +41,7 @@ def check_model(model: str, config: Config) -> None:
     local = Path(model).is_dir()
     folder = Path(model) if local else _hub_folder(model)
     shape = read_model_config(folder)
+    _check_type(model, shape, config)
     _check_context(model, context_tokens(shape), config)
     _check_division(model, shape.get("text_config") or shape, config.engine.tensor_parallel)
     try:
@@ -64,6 +67,22 @@ def check_model(model: str, config: Config) -> None:
     if local and is_main_process():
         LOGGER.info("model: reading the weights of %s once, for NaN", model, extra=IN_LOG)
         check_weights(folder)
+
+
+def _check_type(model: str, shape: dict[str, Any], config: Config) -> None:
+    """Refuse a model that transformers cannot build, before anything tries to."""
+    kind = shape.get("model_type")
+    if kind in CONFIG_MAPPING or config.model.trust_remote_code:
+        return
+    if "AutoConfig" in shape.get("auto_map", {}):
+        raise ConfigError(
+            f"model.path: {model}: a model of type {kind} brings code of its own, and none is run "
+            "unasked; read it, then --set model.trust_remote_code=true"
+        )
+    raise ConfigError(
+        f"model.path: {model}: transformers {transformers.__version__} knows no model of type "
+        f"{kind}; use another model, or a transformers that knows it"
+    )
 
 
 def _hub_folder(model: str) -> Path:

@@ -204,10 +204,10 @@ def test_one_step_off_is_refused_where_it_cannot_be(settings, says):
 
 
 def test_a_batch_drawn_elsewhere_may_be_cut_into_several_updates():
-    settings = config("grpo.updates_per_batch=2", "grpo.micro_batch_size=2")
+    settings = config("grpo.updates_per_batch=2", "grpo.micro_batch_size=2", "grpo.steps=40")
     assert settings.grpo.completions_per_step == 2
     plan = describe_plan("step3_GRPO", settings)
-    assert "a batch is cut into 2 step(s), 1 pass(es) over them: 40 batches are drawn" in plan
+    assert "a batch is cut into 2 step(s), 1 pass(es) over them: 20 batches are drawn" in plan
 
 
 def test_several_training_processes_are_refused():

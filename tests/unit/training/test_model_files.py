@@ -15,7 +15,7 @@ from src.config.schema import Config
 from src.stages import model_check
 from src.stages.model_check import check_model
 from src.training.model_files import check_checkpoint, context_tokens, looks_like_hub_id
-from src.training.policy import resolve_model
+from src.training.policy import load_policy, resolve_model
 from tests.conftest import TINY_BASE
 
 SMALL = {"engine.max_model_tokens": 512, "sampling.max_completion_tokens": 160}
@@ -95,6 +95,43 @@ def test_a_tokenizer_larger_than_the_embedding(model):
         tokenizer["added_tokens"].append(token | {"id": number, "content": f"<more{number}>"})
     (model / "tokenizer.json").write_text(json.dumps(tokenizer))
     with pytest.raises(ConfigError, match="tokens up to 700, and the weights have vectors for 620"):
+        check_model(str(model), configured())
+
+
+def with_code(model: Path, *, weights: str, tokenizer: str) -> Path:
+    """Give a model code of its own, for a type that transformers knows or not; it leaves a mark."""
+    mark = model / "ran"
+    (model / "own.py").write_text(
+        f"open({str(mark)!r}, 'w').close()\n"
+        "from transformers import Qwen2Config as C, Qwen2ForCausalLM as M, Qwen2Tokenizer as T\n"
+    )
+    places = {"AutoConfig": "own.C", "AutoModelForCausalLM": "own.M"}
+    if weights:
+        rewrite(model / "config.json", auto_map=places, model_type=weights)
+    if tokenizer:
+        own = {"AutoTokenizer": ["own.T", "own.T"]}
+        rewrite(model / "tokenizer_config.json", auto_map=own, tokenizer_class=tokenizer)
+    return mark
+
+
+def test_code_that_a_model_brings_is_not_run(model):
+    mark = with_code(model, weights="qwen2", tokenizer="PreTrainedTokenizerFast")
+    check_model(str(model), configured())
+    load_policy(str(model), configured(**{"devices.train": "cpu"}))  # by transformers' own class
+    assert not mark.exists()
+
+
+def test_a_model_that_wants_code_run_is_told_how(model):
+    mark = with_code(model, weights="odd", tokenizer="OddTokenizer")
+    wanted = "a model of type odd brings code of its own.*model.trust_remote_code=true"
+    with pytest.raises(ConfigError, match=wanted):
+        check_model(str(model), configured())
+    assert not mark.exists()
+
+
+def test_a_type_that_transformers_does_not_know(model):
+    rewrite(model / "config.json", model_type="odd")
+    with pytest.raises(ConfigError, match="knows no model of type odd; use another model"):
         check_model(str(model), configured())
 
 
