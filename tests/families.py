@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +190,7 @@ def main() -> int:
             found = in_engine_process(taken_through, kind, given.folder / kind, config=settings())
         except Exception as error:  # noqa: BLE001 - a family that fails is a line of the table
             failed += 1
+            traceback.print_exception(error)
             print(f"| {kind} | {type(error).__name__}: {str(error)[-600:]} |", flush=True)
             continue
         failed += not holds(found)
