@@ -13,16 +13,19 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
+from transformers import AutoConfig
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from vllm import LLM, RequestOutput, SamplingParams
 from vllm.inputs import TokensPrompt
 from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
+from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
 from vllm.sampling_params import RequestOutputKind
 
 from src.config.schema import Config, SamplingConfig
 from src.data.token_ids import prompt_ids
 from src.engine.generator import Completion, Rollout
 from src.engine.layer_check import Tensors, differing_layers, layers_unlike
+from src.engine.own_classes import engine_classes
 from src.run.devices import device_index
 
 LOGGER = logging.getLogger(__name__)
@@ -47,7 +50,10 @@ class VllmEngine:
         tokenizer: PreTrainedTokenizerBase,
         after_step: Callable[[], None] = lambda: None,
     ) -> None:
-        self._llm, self._tokenizer = LLM(**engine_arguments(model, config)), tokenizer
+        arguments, self._tokenizer = engine_arguments(model, config), tokenizer
+        trusted = config.model.trust_remote_code
+        with engine_classes(type(AutoConfig.from_pretrained(model, trust_remote_code=trusted))):
+            self._llm = LLM(**arguments)
         self._after_step = after_step
 
     @classmethod
@@ -259,10 +265,12 @@ def _load_in_worker(worker: Any, weights: Path | Iterable[tuple[str, torch.Tenso
     runner = worker.model_runner
     named = _read_tensors(weights) if isinstance(weights, Path) else weights
     runner.reload_weights(weights_iterator=_cast(named, runner.model_config.dtype))
-    # Always: vLLM unties a model whose files hold both tensors in its configuration, and ties their
-    # equal weights again, so the configuration does not tell.
+    # All of them: Gemma-2 has the embedding alone. And vLLM unties a model whose files hold both
+    # tensors in its configuration, and ties their equal weights again, so that does not tell.
     if runner.device.type == "cpu":
-        dispatch_cpu_unquantized_gemm(runner.get_model().lm_head, remove_weight=False)
+        for layer in runner.get_model().modules():
+            if isinstance(layer, VocabParallelEmbedding):
+                dispatch_cpu_unquantized_gemm(layer, remove_weight=False)
 
 
 def _differing_in_worker(worker: Any, checkpoint: Path) -> list[str]:

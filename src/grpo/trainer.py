@@ -33,6 +33,7 @@ from trl.generation.vllm_client import VLLMClient
 from src.config.schema import Config
 from src.engine.generator import Generator, RolloutPool
 from src.engine.layer_check import LiveTensors, RecordedTensors, Tensors
+from src.engine.own_classes import engine_classes
 from src.engine.server_engine import BoundedServer, ServerEngine, ServerRolloutPool
 from src.engine.server_requests import check_server
 from src.engine.sleeping import SleepCycle
@@ -312,7 +313,7 @@ def build_trainer(
     """Build TRL's trainer around the policy, and around a colocated engine without `split`."""
     policy = load_policy(model, config, config.train.attention, config.grpo)
     policy.config.name_or_path = model
-    with engine_settings(trl_vllm, config):
+    with engine_settings(trl_vllm, config), engine_classes(type(policy.config)):
         trainer = PolicyTrainer(
             source,
             config,
