@@ -1,8 +1,8 @@
 "use strict";
 const data = JSON.parse(document.getElementById("data").textContent);
 const at = id => document.getElementById(id);
-// As Python writes it: of the two digits beside a half the even one. toFixed takes the upper one, wrong at 31.25 alone
-// (31.75 goes to 31.8 either way, and no other half of a tenth is exact in binary).
+// As Python rounds: a half goes to the even digit. toFixed takes the upper one, which differs at x.25 alone:
+// x.75 goes to x.8 either way, and no other half of a tenth is exact in binary.
 const oneDecimal = value => (value % 1 === 0.25 ? value - 0.01 : value).toFixed(1);
 const percent = share => share === null || share === undefined ? "–" : oneDecimal(100 * share);
 function make(tag, attributes = {}, ...children) {
