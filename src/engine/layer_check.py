@@ -144,8 +144,8 @@ def _comparisons(
             held = _held(module, 0, tensors.shape(sources[0]))
             wanted = tensors.rows(sources[0], min(_ROWS, len(held.rows)), held.rows.start)
             yield torch.equal(weight[: len(wanted)], wanted.to(weight))
-        if not is_embedding or hasattr(model, "lm_head"):
-            return  # else it is the output layer as well, and may be packed for that
+        if not is_embedding or module is not getattr(model, "lm_head", module):
+            return  # else it makes logits as well, and may be packed for that
     yield from _columns_agree(module, sources, tensors, next(model.parameters()))
 
 

@@ -24,11 +24,13 @@ def engine_classes(kind: type[PretrainedConfig]) -> Iterator[None]:
         yield
         return
     theirs, registered = MODEL_MAPPING[kind], MODEL_MAPPING._extra_content
-    before = dict(registered)
+    before = registered.get(kind)
     # `register` takes no class in place of one of transformers' own.
     registered[kind] = type(theirs.__name__, (theirs,), {"__module__": theirs.__module__})
     try:
         yield
     finally:
-        registered.clear()
-        registered.update(before)
+        if before is None:
+            del registered[kind]
+        else:
+            registered[kind] = before

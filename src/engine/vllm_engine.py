@@ -18,7 +18,6 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from vllm import LLM, RequestOutput, SamplingParams
 from vllm.inputs import TokensPrompt
 from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
-from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
 from vllm.sampling_params import RequestOutputKind
 
 from src.config.schema import Config, SamplingConfig
@@ -265,12 +264,12 @@ def _load_in_worker(worker: Any, weights: Path | Iterable[tuple[str, torch.Tenso
     runner = worker.model_runner
     named = _read_tensors(weights) if isinstance(weights, Path) else weights
     runner.reload_weights(weights_iterator=_cast(named, runner.model_config.dtype))
-    # All of them: Gemma-2 has the embedding alone. And vLLM unties a model whose files hold both
-    # tensors in its configuration, and ties their equal weights again, so that does not tell.
+    # Always: vLLM unties a model whose files hold both tensors in its configuration, and ties their
+    # equal weights again, so the configuration does not tell.
     if runner.device.type == "cpu":
-        for layer in runner.get_model().modules():
-            if isinstance(layer, VocabParallelEmbedding):
-                dispatch_cpu_unquantized_gemm(layer, remove_weight=False)
+        model = runner.get_model()
+        head = model.lm_head if hasattr(model, "lm_head") else model.model.embed_tokens  # Gemma-2
+        dispatch_cpu_unquantized_gemm(head, remove_weight=False)
 
 
 def _differing_in_worker(worker: Any, checkpoint: Path) -> list[str]:

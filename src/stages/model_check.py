@@ -74,7 +74,7 @@ def _check_type(model: str, shape: dict[str, Any], config: Config) -> None:
     kind = shape.get("model_type")
     if kind in CONFIG_MAPPING or config.model.trust_remote_code:
         return
-    if "AutoConfig" in shape.get("auto_map", {}):
+    if "AutoConfig" in (shape.get("auto_map") or {}):
         raise ConfigError(
             f"model.path: {model}: a model of type {kind} brings code of its own, and none is run "
             "unasked; read it, then --set model.trust_remote_code=true"

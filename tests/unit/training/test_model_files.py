@@ -106,11 +106,9 @@ def with_code(model: Path, *, weights: str, tokenizer: str) -> Path:
         "from transformers import Qwen2Config as C, Qwen2ForCausalLM as M, Qwen2Tokenizer as T\n"
     )
     places = {"AutoConfig": "own.C", "AutoModelForCausalLM": "own.M"}
-    if weights:
-        rewrite(model / "config.json", auto_map=places, model_type=weights)
-    if tokenizer:
-        own = {"AutoTokenizer": ["own.T", "own.T"]}
-        rewrite(model / "tokenizer_config.json", auto_map=own, tokenizer_class=tokenizer)
+    rewrite(model / "config.json", auto_map=places, model_type=weights)
+    own = {"AutoTokenizer": ["own.T", "own.T"]}
+    rewrite(model / "tokenizer_config.json", auto_map=own, tokenizer_class=tokenizer)
     return mark
 
 
