@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from utils.grading import bound_names, exact_algebra, normal_form, real_sets, structure, words
+from utils.grading.expression_trees import has_letters, read_tree
 from utils.grading.expressions import ExpressionComparison, apply_exactly, exact_verdict
 from utils.grading.parser import parse_exact
 from utils.grading.structure import Relation
@@ -148,7 +149,7 @@ class Comparison(ExpressionComparison):
         if left:
             return self._equal_to_relation(reference, left)
         if right:
-            return self._equal_to_relation(answer, right)
+            return not _is_equation(right) and self._equal_to_relation(answer, right)
         pieces = [structure.split_top(text, "∪") for text in (answer, reference)]
         if len(pieces[0]) > 1 or len(pieces[1]) > 1:
             return self._equal_unordered(pieces[0], pieces[1])
@@ -265,6 +266,21 @@ def _is_assignment(relation: Relation) -> bool:
         and exact_algebra.approximate(exact) is not None
         for name, value in sides
     )  # fmt: skip
+
+
+def _is_equation(reference: Relation) -> bool:
+    """Say whether a reference is an equation, and no value given to a quantity: `x+y = 0`."""
+    quantity, *values = reference.parts
+    if set(reference.operators) != {"="} or structure.is_name(quantity):
+        return False
+    if structure.is_letters_alone(quantity):
+        return any(value == "0" or _has_variables(value) for value in values)
+    return structure.is_ratio_of_angle(quantity) and any(map(_has_variables, values))
+
+
+def _has_variables(text: str) -> bool:
+    tree = read_tree(text)
+    return tree is not None and has_letters(tree)
 
 
 def _same_function_name(left: Relation, right: Relation) -> tuple[Relation, Relation]:

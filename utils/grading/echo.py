@@ -6,7 +6,8 @@ the question again: rewarded, it would be learnt. An answer is an echo where
 - it is written otherwise than the reference,
 - an operation is still to do in it (`utils.grading.operations.to_do`) of a kind that the reference
   does not leave to do either; or it has variables and is written with more operations than the
-  reference; or it is a sum where the problem asks to factor and the reference is none,
+  reference; or it is a sum where the problem asks for a product and the reference is none; or it is
+  all that the problem states and another form of it is asked for (`\\frac{3}{20}` as a decimal),
 - and it stands in the problem: whole, or if it has no variables as a part of an expression there;
   or it is such an expression decorated without changing its value, as by `+0`.
 
@@ -39,7 +40,7 @@ MAX_ANSWER_CHARACTERS = 500
 
 # What has none of these has nothing to do: most answers are plain numbers.
 _OPERATION = re.compile(
-    r"[+*/^!|×·⋅÷√²³⁴-⁹%:\\]|\d\s*[(\[{]|\)\s*\(|[^\s$({\[].*[-−–]|[-−–].*[-−–]"
+    r"[+*/^!|×·⋅÷√²³⁴-⁹%:\\.]|\d\s*[(\[{]|\)\s*\(|[^\s$({\[].*[-−–]|[-−–].*[-−–]"
     r"|sqrt|sin|cos|tan|cot|sec|csc|log|ln|exp"
 )
 _MATHS = re.compile(
@@ -56,7 +57,13 @@ _EQUALS = "=≈"
 _WORD = re.compile(r"(?<![A-Za-z\\])[A-Za-z]{3,}")
 # Arithmetic among words.
 _RUN = re.compile(r"(?:\\(?:frac|sqrt|binom)(?![A-Za-z])|[\d.+*/^(){}\[\]!π° -])+")
-_FACTOR = re.compile(r"\bfactor(?:i[sz]e|ed|i[sz]ed|i[sz]ation)?\b", re.IGNORECASE)
+_FORM = re.compile(
+    r"\b(?:fractions?|decimals?|mixed numbers?|percent(?:age)?|scientific notation|ratio)\b",
+    re.IGNORECASE,
+)
+_FACTOR = re.compile(
+    r"\bfactor(?:i[sz]e|ed|i[sz]ed|i[sz]ation)?\b|\bas (?:a|the) product\b", re.IGNORECASE
+)
 # What the parser of trees does not read, but leaves something to do all the same.
 _MARK = re.compile(
     r"[+*^!|∩∪∖]|(?<=[\d)}])-(?=[\d(\\-])|\\(?:int|sum|prod|lim|[lr]floor|[lr]ceil|log|ln|lg|exp|sin|cos|tan|cot|sec|csc|"
@@ -81,7 +88,11 @@ def echoes(answer: str, reference: str, problem: str) -> bool:
         return False
     wanted = posed(reference)
     return any(
-        all(_echoes_side(side, wanted, problem) for side in sides) for sides in _statements(answer)
+        all(
+            _echoes_side(side, wanted, problem) or _unconverted(side, reference, problem)
+            for side in sides
+        )
+        for sides in _statements(answer)
     )
 
 
@@ -149,6 +160,24 @@ def _unfinished(tree: Tree, wanted: tuple[Tree, ...], problem: str) -> bool:
     return operations(tree) > max(map(operations, wanted))
 
 
+def _unconverted(side: str, reference: str, problem: str) -> bool:
+    """Say whether a number, all that the problem states, is to be written in another form."""
+    if not _FORM.search(problem) or _shape(side) == _shape(reference):
+        return False
+    given, trees = posed(problem).whole, _expressions(units.split_unit(side)[0])
+    return len(given) == 1 and trees == [*given] and not has_letters(given[0])
+
+
+def _shape(text: str) -> str:
+    """Return how a number is written, whatever its digits.
+
+    >>> [_shape(text) for text in ("0.15", "0.150", "3/20", "\\\\frac{3}{20}", "1\\\\frac{3}{20}")]
+    ['.', '.', '/', '/', '+/']
+    """
+    text = re.sub(r"(?<=\d)\s*\\frac", "+/", normalise(text)).replace("\\frac", "/")
+    return re.sub(r"[\d\s{}()$]", "", text)
+
+
 def _same(one: Tree, other: Tree) -> bool:
     try:
         return same_value(value_of(one), value_of(other))
@@ -159,7 +188,7 @@ def _same(one: Tree, other: Tree) -> bool:
 def _echoes_text(side: str, wanted: Posed, problem: str) -> bool:
     """Decide by the text alone where there is no tree: `\\lfloor 3.7 \\rfloor`, `|2-5|`."""
     text = _compact(side)
-    if not any(map(str.isdigit, text)) or text in wanted.text:
+    if not any(sign.isdigit() or sign == "π" for sign in text) or text in wanted.text:
         return False
     marks = set(_MARK.findall(text)) - set(_MARK.findall(wanted.text))
     return bool(marks) and text in posed(problem).text

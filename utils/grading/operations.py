@@ -113,16 +113,24 @@ def _in_power(tree: Tree) -> Iterator[str]:
         yield "power" if _is_whole(exponent) else "root"
     elif base.kind == "sum" and _is_whole(exponent):
         yield "expand"
+    elif base.kind == "sum" and _is_rational(exponent) and not has_letters(base):
+        yield "root"
 
 
 def _in_root(tree: Tree) -> Iterator[str]:
-    """Yield "root" for a rational number of which a factor, or the whole, has a root."""
+    """Yield "root" for a rational number of which a factor, or the whole, has a root.
+
+    A root of roots is "nested": whether it can be written without is not asked.
+    """
     radicand, degree = tree.parts
     if not _is_rational(radicand):
+        if not has_letters(radicand) and any(node.kind == "root" for node in subtrees(radicand)):
+            yield "nested"
         return
     try:
         value = exact_algebra.root(value_of(radicand), degree)
-    except NotExactError:
+    except NotExactError:  # too large to take apart
+        yield "root"
         return
     if not _is_whole(radicand) or list(value.numerator.values()) != [1]:
         yield "root"

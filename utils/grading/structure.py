@@ -27,12 +27,15 @@ _OPERATES = re.compile(
 )
 _LETTER = r"[A-Za-z](?:_(?:\{[^{}]*\}|[A-Za-z0-9]))?"
 _LETTERS_ALONE = re.compile(rf"{_LETTER}(?:\s*[+*-]?\s*{_LETTER})+")
+_RATIO_OF_ANGLE = re.compile(
+    r"\\(?:sin|cos|tan|cot|sec|csc)\s*(?:\\angle\s*)?(?:[A-Z]{1,3}|[a-z]|\\[a-z]+)"
+)
 _QUANTITY = re.compile(
     r"(?:[fghFGPESTVN]|\\text\{(?:P|Pr|E|Var)\}|\\Pr|\\mathbb\{[PE]\})(?:_\{?\w+\}?)?"
     r"\s*[(\[][^()\[\]]*(?:\([^()]*\)[^()\[\]]*)?[)\]]"
     r"|[A-Za-z]_\{\s*(?:\\(?:max|min|text\{[^{}]*\})|(?:\\triangle)?\s*[A-Z]{3,4})\s*\}"
     r"|(?:\\text\{[^{}]*\}\s*)?\\triangle\s*[A-Z]{3}|\[[A-Z]{3,4}\]"
-    r"|\\(?:sin|cos|tan|cot|sec|csc)\s*(?:\\angle\s*)?(?:[A-Z]{1,3}|[a-z]|\\[a-z]+)"
+    rf"|{_RATIO_OF_ANGLE.pattern}"
 )
 _MEMBERSHIP = re.compile(
     r"\s*[A-Za-z](?:_\{?\w+\}?)?\s*(?:[∈=]\s*(?P<set>⦃[^⦃⦄|:<>≤≥=]*⦄)|(?P<point>\([^()]*,[^()]*\)))"
@@ -146,10 +149,20 @@ def names_a_quantity(text: str) -> bool:
         return True
     if text.isalpha() and len(text) >= _SHORTEST_WORDS:
         return False  # words that are no name: triple = 5
-    if _LETTERS_ALONE.fullmatch(text):
+    if is_letters_alone(text):
         letters = re.findall(_LETTER, text)
         return len(set(letters)) == len(letters)  # x+x = 4 says something of x
     return bool(_QUANTITY.fullmatch(text))
+
+
+def is_letters_alone(text: str) -> bool:
+    """Say whether a text is a sum, difference or product of letters: `m+n`, `xy`."""
+    return bool(_LETTERS_ALONE.fullmatch(text))
+
+
+def is_ratio_of_angle(text: str) -> bool:
+    """Say whether a text is a trigonometric ratio of a named angle: `\\\\sin A`."""
+    return bool(_RATIO_OF_ANGLE.fullmatch(text))
 
 
 def members(text: str) -> str:

@@ -10,6 +10,7 @@ outlives its parent for long.
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
@@ -33,7 +34,10 @@ VETO_DIGITS = 60
 VETO_MARGIN = 20
 _MOST_TO_FACTOR = 10**9
 _SAMPLE_POINTS = (sympy.Rational(37, 29), sympy.Rational(113, 71))
-_NEGATIVE_POINT = sympy.Rational(-83, 59)
+_SMALLEST_SIZE = sympy.Rational(83, 59)
+_MOST_SIGN_PATTERNS = 16
+
+Point = dict[sympy.Symbol, sympy.Rational]
 _EXTRACTION = [
     LatexExtractionConfig(
         normalization_config=NormalizationConfig(
@@ -150,11 +154,12 @@ def _equal_on_domain(left: sympy.Expr, right: sympy.Expr, digits: int, *, patien
     symbols = (left - right).free_symbols if isinstance(left, sympy.Expr) else set()
     if not symbols:
         return False
-    here, there = (_value(side, _NEGATIVE_POINT, digits) for side in (left, right))
-    if here.is_real and there.is_real and not _is_small(here - there, digits):
-        return False
-    if not patient and bool(here.is_real) != bool(there.is_real):
-        return False
+    for point in _points_of_other_signs(sorted(symbols, key=str)):
+        here, there = (_evaluated(side, point, digits) for side in (left, right))
+        if here.is_real and there.is_real and not _is_small(here - there, digits):
+            return False
+        if not patient and bool(here.is_real) != bool(there.is_real):
+            return False
     positive = {symbol: sympy.Symbol(symbol.name, positive=True) for symbol in symbols}
     difference = sympy.expand_log((left - right).xreplace(positive), force=True)
     return sympy.simplify(difference) == 0
@@ -164,7 +169,24 @@ def _value(expression: sympy.Expr, point: sympy.Rational, digits: int) -> sympy.
     """Evaluate at variables that step up from `point`, in alphabetical order."""
     symbols = sorted(expression.free_symbols, key=str)
     values = {symbol: point + index for index, symbol in enumerate(symbols)}
+    return _evaluated(expression, values, digits)
+
+
+def _evaluated(expression: sympy.Expr, values: Point, digits: int) -> sympy.Expr:
     return expression.evalf(digits, subs=values, maxn=digits + VETO_DIGITS)
+
+
+def _points_of_other_signs(symbols: list[sympy.Symbol]) -> Iterator[Point]:
+    """Yield points at which variables are negative, in every pattern of signs or in 16 of them.
+
+    Sizes go up and down, so that neither |x+y| = |x|+|y| nor |x-y| = y-x passes for an identity.
+    """
+    patterns = itertools.product((-1, 1), repeat=len(symbols))
+    for number, signs in enumerate(itertools.islice(patterns, _MOST_SIGN_PATTERNS)):
+        sizes = [index + _SMALLEST_SIZE for index in range(len(symbols))]
+        if number % 2:
+            sizes.reverse()
+        yield {s: sign * size for s, sign, size in zip(symbols, signs, sizes, strict=True)}
 
 
 def _is_small(value: sympy.Expr, digits: int) -> bool:
