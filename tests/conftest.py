@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -68,9 +69,24 @@ def pytest_xdist_make_scheduler(config, log):
     class ByFixture(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
-            return "pipeline_run" if "pipeline_run" in (ROOT / file).read_text() else file
+            return "pipeline_run" if uses_pipeline_run(ROOT / file) else file
 
     return ByFixture(config, log)
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with what takes long, so that no process is left alone with it at the end."""
+    items.sort(key=lambda item: (not uses_pipeline_run(item.path), not takes_long(item.path)))
+
+
+@cache
+def uses_pipeline_run(file: Path) -> bool:
+    return "pipeline_run" in file.read_text()
+
+
+@cache
+def takes_long(file: Path) -> bool:
+    return file.parent.name in ("engine", "stages") or "pytest.mark.slow" in file.read_text()
 
 
 @pytest.fixture(scope="session")

@@ -20,11 +20,19 @@ BFLOAT16 = "engine.dtype=bfloat16"
 def in_engine_process(
     task: Callable[..., Any], *arguments: Any, config: Config | None = None
 ) -> Any:
-    """Call `task(*arguments)` in a fresh process with the evaluation worker's environment."""
-    context = multiprocessing.get_context("spawn")
+    """Call `task(*arguments)` in a fresh process with the evaluation worker's environment.
+
+    Args:
+        config: of the worker. Without one the process is forked from a server with the tiny one's
+            environment, which has imported vLLM (ten seconds) and has done nothing else.
+    """
+    method = "forkserver" if config is None else "spawn"
+    context = multiprocessing.get_context(method)
+    context.set_forkserver_preload(["src.engine.vllm_engine"])
     with (
         worker_environment(config or tiny_config()),
-        ProcessPoolExecutor(1, context) as pool,  # whose process may have children
+        # An executor's process may have children.
+        ProcessPoolExecutor(1, context) as pool,
     ):
         return pool.submit(task, *arguments).result()
 

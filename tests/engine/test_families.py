@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.engine.engine_process import in_engine_process
-from tests.families import holds, settings, taken_through
+from tests.families import holds, taken_through
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
@@ -18,5 +18,5 @@ pytestmark = [pytest.mark.engine, pytest.mark.slow]
     ],
 )
 def test_a_family_computes_alike_everywhere(kind, tmp_path):
-    found = in_engine_process(taken_through, kind, tmp_path, config=settings())
+    found = in_engine_process(taken_through, kind, tmp_path)
     assert holds(found), found
