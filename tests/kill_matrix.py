@@ -1,6 +1,8 @@
 """Kill a stage at its writes, resume, and compare every file with the undisturbed run's.
 
     python -m tests.kill_matrix --every 5 --folder DIR [--stages step1_sft_hyper step3_GRPO]
+    python -m tests.kill_matrix --every 7 --folder DIR --stages step3_GRPO --set grpo.steps=4 \\
+        --set grpo.mode=split --set devices.train=cpu:0 --set devices.eval=cpu:1
 
 Prints a line for each moment: the write before which, or in half of which, all processes were
 killed, and what differs after --resume. Times, speeds and memory are left out of the comparison.
@@ -18,7 +20,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +48,7 @@ LESS = {
     "grpo.warmup_steps": 0, "grpo.validation_rows": 8, "grpo.evaluate_every": 1,
 }  # fmt: skip
 _VARIES = re.compile(
-    r"_s$|_per_s$|^time_s$|^seconds$|memory|mfu|^started$|^ended$|files_sha256|^commit$"
+    r"_s$|_per_s$|busy_rate$|^time_s$|^seconds$|memory|mfu|^started$|^ended$|files_sha256|^commit$"
 )
 _NOT_COMPARED = re.compile(
     r"\.log$|\.lock$|files\.json$|manifest\.json$|checkpoint\.json$|training_state\.pt$|config\.yaml$"
@@ -55,8 +57,16 @@ _NOT_COMPARED = re.compile(
 """What holds times, paths and hashes of those."""
 
 
-def run(stage: str, root: Path, at: int = 0, *, torn: bool = False, resume: bool = False) -> Any:
-    """Run a stage; kill it at a write, if any."""
+def run(
+    stage: str,
+    root: Path,
+    at: int = 0,
+    *,
+    torn: bool = False,
+    resume: bool = False,
+    more: Sequence[str] = (),
+) -> Any:
+    """Run a stage with `more` settings; kill it at a write, if any."""
     script, config = SCRIPTS[stage]
     root.mkdir(parents=True, exist_ok=True)
     log = root / f"writes-{at}.txt"
@@ -68,6 +78,7 @@ def run(stage: str, root: Path, at: int = 0, *, torn: bool = False, resume: bool
         *(sys.executable, "-m", "tests.kill_point", str(ROOT / stage / script)),
         *("--config", f"config/tiny/{config}"),
         *small_overrides(root, **LESS, **{"model.path": model_folder(root.parent.parent)}),
+        *(part for setting in more for part in ("--set", setting)),
         *(["--resume"] if resume else []),
     ]
     done = subprocess.run(
@@ -147,10 +158,12 @@ def _steady(value: Any) -> Any:
     return re.sub(r"^.*?/small/", "", value) if isinstance(value, str) else value
 
 
-def moment(stage: str, root: Path, whole: Path, at: int, *, torn: bool = False) -> list[str]:
+def moment(
+    stage: str, root: Path, whole: Path, at: int, *, torn: bool = False, more: Sequence[str] = ()
+) -> list[str]:
     """Kill at a write, resume, and return what differs from the undisturbed run."""
-    run(stage, root, at, torn=torn)
-    done, _ = run(stage, root, resume=True)
+    run(stage, root, at, torn=torn, more=more)
+    done, _ = run(stage, root, resume=True, more=more)
     if done.returncode:
         return [f"--resume ended with {done.returncode}: {done.stderr[-600:]}"]
     compare = study_differences if stage == "step1_sft_hyper" else differences
@@ -162,15 +175,18 @@ def main() -> int:
     options.add_argument("--folder", type=Path, required=True)
     options.add_argument("--every", type=int, default=1)
     options.add_argument("--stages", nargs="+", default=list(SCRIPTS))
+    options.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     given, failed = options.parse_args(), 0
+    more = given.set
     for stage in given.stages:
         whole = given.folder / stage / "whole"
-        done, writes = run(stage, whole)
+        done, writes = run(stage, whole, more=more)
         if done.returncode:
             sys.exit(done.stderr)
         for at in range(1, len(writes) + 1, given.every):
             torn = writes[at - 1].startswith("append")
-            found = moment(stage, given.folder / stage / str(at), whole, at, torn=torn)
+            place = given.folder / stage / str(at)
+            found = moment(stage, place, whole, at, torn=torn, more=more)
             failed += bool(found)
             said = "; ".join(found) or "the same"
             kind = "in half of" if torn else "before"
