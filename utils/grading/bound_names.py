@@ -17,6 +17,7 @@ _BUILDER = re.compile(r"⦃(?P<body>[^⦃⦄|:]+)[|:](?P<member>\s*[a-z]\s*∈\s
 _INDEX = re.compile(
     r"\\(?:sum|prod|bigcup|bigcap)\s*_\s*\{\s*(?P<name>[a-z])\s*[=∈]|\\int.*d\s*(?P<of>[a-z])(?![a-z])"
 )
+_SHORT_SCRIPT = re.compile(r"([\^_])\s*\{\s*([A-Za-z0-9])\s*\}(?![A-Za-z0-9])")
 _NEUTRAL, _ESCAPED = r"\xi ", r"\\xi "
 
 
@@ -48,12 +49,12 @@ def with_neutral_index(text: str) -> str:
     """Give the index of a sum or product a name of its own.
 
     >>> with_neutral_index(r"\\sum_{k=1}^{n} k^2")
-    '\\\\sum_{\\\\xi =1}^{n} \\\\xi ^2'
+    '\\\\sum_{\\\\xi =1}^n \\\\xi ^2'
     """
     match = _INDEX.search(text) if "\\" in text else None
     if match is None:
         return text
-    name = match["name"] or match["of"]
+    name, text = match["name"] or match["of"], _SHORT_SCRIPT.sub(r"\1\2", text)
     text = re.sub(rf"d\s*{name}(?![A-Za-z])", f"d {name}", text)
     return re.sub(rf"(?<=_){name}(?![A-Za-z])", _ESCAPED, _renamed(text, name))
 

@@ -80,23 +80,21 @@ class Comparison(ExpressionComparison):
             found, wanted = bound_names.without_numbers(found, wanted)
         if len(found) == len(wanted) == 1:
             return self._equal_element(found[0], wanted[0])
-        if self._equal_assignments(found, reference) or self._equal_assignments(wanted, answer):
-            return True
+        for named, bare, text in ((found, wanted, reference), (wanted, found, answer)):
+            values = _values_by_name(named)
+            if values and ("∨" in answer) != ("∨" in reference):
+                return self.decide("structure", False, answer, reference)  # x = 1 or y = 2
+            if values and not any(map(structure.as_relation, bare)):
+                return self._equal_assignments(values, bare, text)
         return self._equal_unordered(found, wanted)
 
-    def _equal_assignments(self, named: list[str], bare: str) -> bool:
-        """Compare `x = 1, y = 2` with the tuple of its values in the order of the names."""
-        sequence = structure.as_sequence(bare)
-        if sequence is None or sequence.brackets != "()" or len(sequence.parts) != len(named):
-            return False
-        relations = [structure.as_relation(part) for part in named]
-        values: dict[str, str] = {}
-        for relation in relations:
-            if relation is None or relation.operators != "=" or not relation.parts[0].isalpha():
-                return False
-            values[relation.parts[0]] = relation.parts[1]
-        if len(values) != len(named):
-            return False
+    def _equal_assignments(self, values: dict[str, str], bare: list[str], text: str) -> bool:
+        """Compare `x = 1, y = 2` with a tuple in the order of the names, or a list as it stands."""
+        sequence = structure.as_sequence(text)
+        if sequence is None:
+            return self._equal_ordered([*values.values()], bare)
+        if sequence.brackets != "()" or not all(map(str.isalpha, values)):
+            return self.decide("structure", False, ", ".join(values), text)
         return self._equal_ordered([values[name] for name in sorted(values)], sequence.parts)
 
     def _elements(self, text: str) -> list[str]:
@@ -246,6 +244,19 @@ class Comparison(ExpressionComparison):
         return interval is not None and bare.startswith(("(", "[")) and self.equal(interval, bare)
 
 
+def _values_by_name(parts: list[str]) -> dict[str, str]:
+    """Return the values of `x = 1, y = 2`, two or more of different names; else nothing."""
+    values: dict[str, str] = {}
+    for relation in map(structure.as_relation, parts):
+        if relation is None or relation.operators != "=":
+            return {}
+        name, value = relation.parts
+        if not structure.names_a_quantity(name):
+            return {}
+        values[name] = value
+    return values if 1 < len(values) == len(parts) else {}
+
+
 def _exact_side(text: str) -> str:
     """Drop the approximation after ≈, unless it is not one: 2/3 ≈ 0.37 states nothing."""
     exact, _, rounded = text.partition("≈")
@@ -253,7 +264,8 @@ def _exact_side(text: str) -> str:
     if value is not None and approximation is not None:
         left, right = exact_algebra.approximate(value), exact_algebra.approximate(approximation)
         if left is not None and right is not None:
-            near = math.isclose(left, right, rel_tol=MAX_ROUNDING)
+            last_digit = 10.0 ** -len(rounded.partition(".")[2].strip("¤ "))
+            near = math.isclose(left, right, rel_tol=MAX_ROUNDING, abs_tol=min(last_digit, 0.01))
             return exact.strip() if near else text
     return structure.exact_side(text)
 

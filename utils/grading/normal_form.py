@@ -92,13 +92,17 @@ _SETS = {"Z": "ℤ", "N": "ℕ", "Q": "ℚ", "R": "ℝ"}
 _NUMBER_SET_LETTERS = re.compile(r"(?<=∈)\s*([ZNQR])(?![A-Za-z])")
 _MODULO = re.compile(r"\\pmod\s*(?:\{([^{}]*)\}|(\w))|\(\s*\\b?mod\s*([^()]*)\)")
 _PER_CENT = re.compile(r"(?<=\d)\s*(?:\\text\s*\{\s*per ?cent\s*\}|per cent(?![A-Za-z]))")
-_TEXT_WITHOUT_WORDS = re.compile(r"\\text\s*\{\s*([-\d:.,/ ]+(?: [a-z]+)?)\s*\}")
+_TEXT_WITHOUT_WORDS = re.compile(r"\\text\s*\{\s*([-+\d:.,/ ()\[\]]+(?: [a-z]+)?)\s*\}")
 _PRIME = re.compile(r"\^\s*\{?\s*(?:\\prime\s*){1,2}\}?")
 _MINUTES = re.compile(
     r"(\d+(?:\.\d+)?)\s*°\s*(\d{1,2}(?:\.\d+)?)\s*'(?!')(?:\s*(\d{1,2}(?:\.\d+)?)\s*(?:''|\"))?"
 )
 _PERIOD_IN_BRACKETS = re.compile(r"(?<![\w.])(\d*\.\d*)\((\d+)\)(?![\w.(])")
-_INDIAN_THOUSANDS = re.compile(r"(?<![\w.,])\d{1,2}(?:,\d{2})+,\d{3}(?![\w,])")
+# 1,00,000 in India; 115,000, which is no list, for no element begins with a nought.
+_MORE_THOUSANDS = re.compile(
+    r"(?<![\w.,])[1-9]\d?(?:,\d{2})+,\d{3}(?![\w,])"
+    r"|(?<![\w.,])[1-9]\d{0,2}(?:,\d{3})*,0\d\d(?:,\d{3})*(?!\w|,\d)"
+)
 _DOTS_AND_COMMA = re.compile(r"(?<![\w.,])(\d{1,3}(?:[. ]\d{3})+),(\d{1,2}|\d{4,})(?![\w.,])")
 _DOTTED_THOUSANDS = re.compile(
     r"(?<![\w.,])\d{1,3}(?:\.\d{3}){2,}(?![\w.])|(?<![\w.,])\d{1,3}(?:'\d{3})+(?![\w'])"
@@ -225,7 +229,8 @@ def _one_separator(text: str) -> str:
     """
     text = _PERIOD_IN_BRACKETS.sub(r"\1\\overline{\2}", text)
     text = _DOTS_AND_COMMA.sub(lambda match: re.sub("[. ]", "", match[1]) + "." + match[2], text)
-    text = _INDIAN_THOUSANDS.sub(lambda match: match[0].replace(",", ""), text)
+    if not any(bracket in text for bracket in "([⦃"):
+        text = _MORE_THOUSANDS.sub(lambda match: match[0].replace(",", ""), text)
     text = _DOTTED_THOUSANDS.sub(lambda match: re.sub("[.']", "", match[0]), text)
     if ";" in text and _DECIMAL_COMMA.search(text) and not re.search(r",\s|\.", text):
         text = _DECIMAL_COMMA.sub(".", text)

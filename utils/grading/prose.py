@@ -43,7 +43,7 @@ _VARIABLE = r"(?:\$ ?[A-Za-z](?:_\w)? ?\$|\\\( ?[A-Za-z] ?\\\)|[A-Za-z])"
 _OF = rf"(?P<of> (?:of|for|to|that|in) (?:[A-Za-z-]+ ){{0,6}}?(?:[A-Za-z-]+|{_VARIABLE}))?"
 _DELIMITED = r"(?:\$\$?[^$]+\$?\$|\\\([^$]+?\\\)|\\\[[^$]+?\\\])"
 _IS_THE_ANSWER = rf" is (?:the|our|my) {_ADJECTIVE}(?:answer|solution|result)"
-_END = r" ?[.!]?"
+_END = r" ?(?:\.|(?<![\d)\]}])!)?"  # 5! is 120
 _STATEMENTS = [
     re.compile(pattern, re.IGNORECASE | re.DOTALL)
     for pattern in (

@@ -164,9 +164,9 @@ def _read_bound(text: str, side: int) -> Bound | None:
     """Evaluate a real constant, or an infinity."""
     bare = text.replace(" ", "")
     if bare in ("∞", "+∞"):
-        return Bound(_INFINITY, 0)
+        return Bound(_INFINITY, 0) if side == 0 else None
     if bare == "-∞":
-        return Bound(-_INFINITY, 1)
+        return Bound(-_INFINITY, 1) if side == 1 else None  # no set of reals holds it
     exact = parse_exact(text)
     value = exact_algebra.approximate(exact) if exact is not None else None
     return Bound(_ORDER.plus(value), side, exact) if value is not None else None

@@ -13,7 +13,7 @@ SEPARATORS = ",;∨"
 _OPENERS = "([{⦃"
 _CLOSERS = ")]}⦄"
 _NAME = (
-    r"(?:[A-Za-z](?:_\{?[A-Za-z0-9]+\}?)?'*(?:\^\{-1\})?(?:\([A-Za-z](?:,\s*[A-Za-z])*\))?"
+    r"(?:[A-Za-z](?:_\{?[A-Za-z0-9]+\}?)?'*(?:(?<=[fghA-Z])\^\{-1\})?(?:\([A-Za-z](?:,\s*[A-Za-z])*\))?"
     r"|\|?[A-Z]{2,3}\|?|[A-Za-z]{4,}|\\text\{(?!\s*not?\b)[^{}]*\}|\\overline\s*\{[A-Z]{2}\}"
     r"|\\(?:alpha|beta|gamma|delta|theta|phi|lambda|mu|sigma|omega|rho)"
     r"|m?\s*\\angle\s*[A-Z]{1,3}|\([A-Za-z](?:,\s*[A-Za-z])+\))"

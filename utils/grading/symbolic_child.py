@@ -35,7 +35,9 @@ VETO_MARGIN = 20
 _MOST_TO_FACTOR = 10**9
 _SAMPLE_POINTS = (sympy.Rational(37, 29), sympy.Rational(113, 71))
 _SMALLEST_SIZE = sympy.Rational(83, 59)
-_MOST_SIGN_PATTERNS = 16
+# |x+3| = x+3 also holds at -1.
+_SCALES = (1, sympy.Rational(1, 53), 1_009)
+_MOST_SYMBOLS_WITH_SIGNS = 4
 
 Point = dict[sympy.Symbol, sympy.Rational]
 _EXTRACTION = [
@@ -152,11 +154,15 @@ def _proven(left: sympy.Expr, right: sympy.Expr) -> bool:
 def _equal_on_domain(left: sympy.Expr, right: sympy.Expr, digits: int, *, patient: bool) -> bool:
     """Prove an identity for positive variables, unless both are real and differ elsewhere."""
     symbols = (left - right).free_symbols if isinstance(left, sympy.Expr) else set()
-    if not symbols:
+    if not 0 < len(symbols) <= _MOST_SYMBOLS_WITH_SIGNS:
         return False
     for point in _points_of_other_signs(sorted(symbols, key=str)):
         here, there = (_evaluated(side, point, digits) for side in (left, right))
-        if here.is_real and there.is_real and not _is_small(here - there, digits):
+        if (
+            here.is_real
+            and there.is_real
+            and not _is_small((here - there) / (1 + abs(here)), digits)
+        ):
             return False
         if not patient and bool(here.is_real) != bool(there.is_real):
             return False
@@ -177,13 +183,13 @@ def _evaluated(expression: sympy.Expr, values: Point, digits: int) -> sympy.Expr
 
 
 def _points_of_other_signs(symbols: list[sympy.Symbol]) -> Iterator[Point]:
-    """Yield points at which variables are negative, in every pattern of signs or in 16 of them.
+    """Yield points at which variables are negative, in every pattern of signs, near 0 and far away.
 
     Sizes go up and down, so that neither |x+y| = |x|+|y| nor |x-y| = y-x passes for an identity.
     """
     patterns = itertools.product((-1, 1), repeat=len(symbols))
-    for number, signs in enumerate(itertools.islice(patterns, _MOST_SIGN_PATTERNS)):
-        sizes = [index + _SMALLEST_SIZE for index in range(len(symbols))]
+    for (number, signs), scale in itertools.product(enumerate(patterns), _SCALES):
+        sizes = [scale * (index + _SMALLEST_SIZE) for index in range(len(symbols))]
         if number % 2:
             sizes.reverse()
         yield {s: sign * size for s, sign, size in zip(symbols, signs, sizes, strict=True)}

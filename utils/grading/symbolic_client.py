@@ -51,9 +51,13 @@ _SIGN_RUN = re.compile(r"(?:[-+]\s*){3}|\|\s*\|\s*\|")
 _CALCULUS = re.compile(r"\\(?:i*int|oint|sum|prod|lim|frac\s*\{\s*d\s*\})")
 _FUNCTION = re.compile(r"\\(?:arc)?(?:sin|cos|tan|cot|sec|csc|log|ln|exp)")
 _STRUCTURE = re.compile(r"[,;:&=<>≤≥≠∈≈∪⦃⦄¤%…]|\\begin|\\text|(?<!\\sqrt)\[")
-# What the LaTeX grammar would read differently: digits apart, `x2`, a stray degree sign.
+# What the LaTeX grammar would read differently: digits apart, `x2`, a stray degree sign; or leave
+# out: a prime, dots, the index of what is no letter (`101_2`) or of a function, its power of 0, and
+# transposition.
 _MISREAD = re.compile(
-    r"(?<![_\d^])\d+\s+[\d.]|\d\s*'|(?:^|[^\\A-Za-z])[A-Za-z]{1,3}\d|(?:^|[^\d})\s])\s*°|°\s*\d"
+    r"(?<![_\d^])\d+\s+[\d.]|(?:^|[^\\A-Za-z])[A-Za-z]{1,3}\d|(?:^|[^\d})\s])\s*°|°\s*\d"
+    r"|'|\\[lcdv]?dots|(?:^|[^A-Za-z\s])\s*_|\^\s*\{?\s*T(?![A-Za-z])"
+    r"|\\(?:arc)?(?:sin|cos|tan|cot|sec|csc|ln|exp)\s*(?:_|\^\s*\{?\s*0)"
 )
 _FOREIGN = re.compile(r"[^\x20-\x7eπ∞°]|[\"`#@~?$]|\.(?!\d)")
 # A literal division by zero, 0^0, the factorial of a decimal: nothing to compare.
@@ -67,6 +71,9 @@ _REFUSED = (
     _FOREIGN, _UNDEFINED, _ANGLE_IN_BRACKETS,
 )  # fmt: skip
 _DEGREES = re.compile(r"(\d+(?:\.\d+)?)\s*°")
+# Plain text: `sqrt(x+1)`, and `1/2 sin(2x)`, which the grammar would take for 1/(2 sin(2x)).
+_ROOT_IN_BRACKETS = re.compile(r"\\sqrt\s*\(((?:[^()]|\((?:[^()]|\([^()]*\))*\))*)\)")
+_PLAIN_FRACTION = re.compile(r"(?<![\w.})!^\]/])(\d+)\s*/\s*(\d+)(?![\w.^!/]|\s*[/^!])")
 _BARE_NUMERATOR = re.compile(r"\\frac\s*([\dA-Zπa-z])")
 _BARE_DENOMINATOR = re.compile(r"(\\frac\s*\{[^{}]*\})\s*([\dA-Zπa-z])")
 
@@ -217,7 +224,9 @@ def is_safe(text: str, *, patient: bool = False) -> bool:
 
 def _to_latex(text: str) -> str:
     """Write a normalised expression as LaTeX; degrees, kept in trigonometry alone, as radians."""
-    text = _DEGREES.sub(r"\\frac{\1\\pi}{180}", text)
+    while (bare := _ROOT_IN_BRACKETS.sub(r"\\sqrt{\1}", text)) != text:
+        text = bare
+    text = _PLAIN_FRACTION.sub(r"\\frac{\1}{\2}", _DEGREES.sub(r"\\frac{\1\\pi}{180}", text))
     text = _BARE_DENOMINATOR.sub(r"\1{\2}", _BARE_NUMERATOR.sub(r"\\frac{\1}", text))
     for character, command in (("π", r"\pi "), ("∞", r"\infty "), ("*", r"\cdot "), ("°", "")):
         text = text.replace(character, command)

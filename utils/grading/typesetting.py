@@ -21,7 +21,7 @@ _CONTROL_LETTERS = {
     "\t": "\\t", "\n": "\\n", "\r": "\\r",
 }  # fmt: skip
 _FENCE = re.compile(r"```[a-z]*\s*([^`]+?)\s*```|`([^`]+)`", re.DOTALL)
-_EMPHASIS = re.compile(r"(\*{1,3}|_{2,3})(?=\S)([^*_]+?)(?<=\S)\1")
+_EMPHASIS = re.compile(r"(\*{1,3}|_{2,3})(?=\S)((?:(?!\1)[^*])+?)(?<=\S)\1")
 _BOLD_WORDS = re.compile(r"\*\*([A-Za-z][^*\d]*)\*\*")
 _COLOUR = re.compile(r"\\(?:text)?color(?:box)?\s*(?:\[[^\]]*\])?\s*\{[^{}]*\}")
 _SIZE = re.compile(

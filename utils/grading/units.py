@@ -59,6 +59,8 @@ _ADJECTIVES = frozenset(
     "real integer lattice unit math test chocolate fair single minor extra-large paper "
     "square cubic nautical metric light us positive nonzero complex rational".split()
 )
+# After what is counted: 5 apples left, 12 years old.
+_AFTER_A_NOUN = frozenset(("left", "remaining", "old", "total", "altogether"))
 _SHORTEST_NOUN = 3
 _COUNTED = re.compile(r"[a-z]{2,}(?<!s)s")
 _CHANGES_THE_NUMBER = re.compile(r"\w+ths|\w+nths|\w*minus|\w*plus|unless|versus|besides|sums?")
@@ -174,6 +176,8 @@ def _counts(words: list[str], core: str) -> bool:
     """Say whether words name what is counted: `dogs`, `red marbles`, `cups of flour`."""
     if "of" in words[1:-1]:
         words = words[: words.index("of")]
+    if len(words) > 1 and words[-1] in _AFTER_A_NOUN:
+        words = words[:-1]
     *adjectives, noun = words
     if any(_changes(word) for word in words) or not noun.islower():
         return False

@@ -10,7 +10,7 @@ _WORD = re.compile(
     r"(?<![\\A-Za-z])(?:[A-Za-z]{4,}|(?:no|not|yes|the|is|are|all|any|but|only)(?![A-Za-z]))"
 )
 # A prime (point A') is no noise; an apostrophe inside a word is.
-_NOISE = re.compile(r"(?:[\s.,;:!?\"~]|(?<=[A-Za-z])-|(?<=[a-z])'(?=[a-z])|^'|(?<=[a-z]{2})'$)+")
+_NOISE = re.compile(r"(?:[\s.,;:!\"~]|(?<=[A-Za-z])-|(?<=[a-z])'(?=[a-z])|^'|(?<=[a-z]{2})'$)+")
 _CHOICE = re.compile(r"(?:(?i:option|choice|answer)\s+)?\(?\s*([A-J])\s*[).:]?")
 _SMALL_CHOICE = re.compile(r"\(\s*([a-j])\s*\)")
 _CHOICE_WITH_VALUE = re.compile(
@@ -89,7 +89,7 @@ def split_choice(text: str) -> tuple[str, str] | None:
     if match is None:
         return None
     letter, value = match[1] or match[2] or match[3], match[4].strip()
-    if _ANOTHER_CHOICE.search(value) or _OTHERWISE.search(value):
+    if value[0] in ",;∨" or _ANOTHER_CHOICE.search(value) or _OTHERWISE.search(value):
         return None
     return letter, value
 

@@ -161,6 +161,16 @@ def test_expressions_outside_the_parser_are_told_by_their_text():
     assert echo.echoes("|2-5|", "3", "Find $|2-5|$.")
     assert not echo.echoes(r"\lfloor 3.7 \rfloor", r"\lfloor 3.7\rfloor", r"$\lfloor 3.7\rfloor$")
     assert not echo.echoes(r"\lfloor 3.7 \rfloor", "3", "Round 3.7 down.")
+    for decorated in ("|2-5|+0", r"1 \cdot |2-5|", "|2-5|^1", r"\max(|2-5|, |2-5|)"):
+        assert echo.echoes(decorated, "3", "Find $|2-5|$.")
+    assert echo.echoes("|2+3|", "5", "Find $2+3$.")
+    assert not echo.echoes("|2-5| = 3", "3", "Find $|2-5|$.")
+
+
+def test_roots_of_powers_and_factorials_are_seen_through():
+    assert echo.echoes(r"\sqrt{(\cos 60)^2}", r"\frac12", r"Find $\cos 60$.")
+    assert echo.echoes(r"\sqrt{(5! - 4!)^2}", "96", "Find $5! - 4!$.")
+    assert not echo.echoes(r"\sqrt{(5! - 4!)^2}", "96", "Find $5!$ and $4!$.")
 
 
 @pytest.mark.parametrize("asked", ["=", "= ?", r"= \,?", "=?"])
