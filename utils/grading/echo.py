@@ -171,7 +171,9 @@ def _unconverted(side: str, reference: str, problem: str) -> bool:
     if not _FORM.search(problem) or _shape(side) == _shape(reference):
         return False
     given, trees = posed(problem).whole, _expressions(units.split_unit(side)[0])
-    return len(given) == 1 and trees == [*given] and not has_letters(given[0])
+    if len(given) != 1 or len(trees) != 1 or has_letters(given[0]):
+        return False
+    return stands_in(given[0], trees[0]) and _same(given[0], trees[0])
 
 
 def _shape(text: str) -> str:

@@ -71,6 +71,7 @@ ECHOES = [
     (r"Evaluate $\lfloor{\pi}\rfloor$.", "3", r"\lfloor \pi \rfloor"),
     # Another form of the same number.
     (r"Write $\frac{3}{20}$ as a decimal.", "0.15", r"\frac{3}{20}"),
+    (r"Write $\frac{3}{20}$ as a decimal.", "0.15", r"\frac{3}{20}+0"),
     ("Write 3/20 as a decimal.", "0.15", "3/20"),
     (r"Write $\frac{63}{5}$ as a mixed number.", r"12\frac{3}{5}", "63/5"),
     (r"Express $0.\overline{54}$ as a fraction.", r"\frac{6}{11}", r"0.\overline{54}"),
@@ -105,6 +106,7 @@ ANSWERS = [
     (r"Write $0.15$ as a decimal.", "0.15", "0.150"),
     (r"Write $\frac{3}{20}$ as a decimal.", "0.15", r"\frac{15}{100}"),
     ("It rains with probability $0.5$. Will it not? Write a fraction.", r"\frac12", "1/2"),
+    ("Write $3$ as a fraction.", r"\frac{3}{1}", "3/1"),
     (r"Is the fraction $\frac{1}{2}$ half?", "1/2", r"\frac12"),
     ("It rains with $0.25$ or snows with $0.5$. Dry? Write a fraction.", r"\frac14", "0.25"),
     (r"Which is larger, $\sqrt{2+\sqrt3}$ or $1$?", r"\sqrt{2+\sqrt3}", r"\sqrt{\sqrt3+2}"),
