@@ -76,8 +76,8 @@ _AND = re.compile(r"(?<![A-Za-z\\])and(?![A-Za-z])")
 _OR = re.compile(r"(?<![A-Za-z\\])or(?![A-Za-z])")
 _EMPTY_WRAPPER = re.compile(r"\\text\{\s*\}")
 _REPEATED_COMMA = re.compile(r"[,∨](?:\s*[,∨])+")
-_THOUSANDS = re.compile(r"(?<![\w.,])\d{1,3}(?:,\d{3})+(?!\w|,\d)")
-_SPACED_THOUSANDS = re.compile(r"-?\d{1,3}(?: \d{3})+(?:\.\d+)?")
+_THOUSANDS = re.compile(r"(?<![\w.,])[1-9]\d{0,2}(?:,\d{3})+(?!\w|,\d)")
+_SPACED_THOUSANDS = re.compile(r"-?[1-9]\d{0,2}(?: \d{3})+(?:\.\d+)?")
 _E_NOTATION = re.compile(r"(?<![\w.])(\d+\.?\d*|\.\d+)[eE]([+-]?\d{1,3})(?![\w.])")
 _TIMES_LETTER = re.compile(r"(?<=\d)\s*[xX]\s*(?=10\s*\^)")
 _UNION_LETTER = re.compile(r"(?<=[)\]⦄])\s*U\s*(?=[(\[⦃])")
@@ -105,7 +105,8 @@ _MORE_THOUSANDS = re.compile(
 )
 _DOTS_AND_COMMA = re.compile(r"(?<![\w.,])(\d{1,3}(?:[. ]\d{3})+),(\d{1,2}|\d{4,})(?![\w.,])")
 _DOTTED_THOUSANDS = re.compile(
-    r"(?<![\w.,])\d{1,3}(?:\.\d{3}){2,}(?![\w.])|(?<![\w.,])\d{1,3}(?:'\d{3})+(?![\w'])"
+    r"(?<![\w.,])[1-9]\d{0,2}(?:\.\d{3}){2,}(?![\w.])"
+    r"|(?<![\w.,])[1-9]\d{0,2}(?:'\d{3})+(?![\w'])"
 )
 _DECIMAL_COMMA = re.compile(r"(?<=\d),(?=\d)")
 _UNIT_QUOTIENT = re.compile(
