@@ -23,10 +23,10 @@ main() {
     check_disk
     phase "environment" create_environment
     phase "torch for CPU" install_torch
-    phase "vLLM, TRL and the other pinned packages" install_pins
+    phase "vLLM, TRL and the other pinned packages (1 to 4 minutes)" install_pins
     phase "this project, editable" install_project
     fingerprint >"$STAMP"
-    say "ready in $SECONDS s; start with: make quickstart"
+    say "ready in $SECONDS s"
 }
 
 say() { printf 'setup: %s\n' "$*"; }

@@ -28,8 +28,8 @@ A setting is given in a file (`--config FILE`, any number of them) or on the com
 (`--set train.learning_rate=1e-5`). Later wins: the defaults below, the recipe of GRPO
 (`config/recipes/`, chosen by `grpo.recipe`, which sets the fields that it names), what a file
 `extends`, the `--config` files in their order, `--set`. Unknown settings are refused, with the
-nearest name. Every stage takes the same schema and reads the sections it needs; `--dry-run` prints
-the resolved values. Files: `config/*.yaml` (full scale), `config/tiny/`, `config/smollm2/`,
+nearest name. Every stage takes the same schema and reads the sections it needs; `--dry-run -v`
+prints the resolved values. Files: `config/*.yaml` (full scale), `config/tiny/`, `config/smollm2/`,
 `config/hardware/`.
 
 Values are YAML 1.2: `2e-5` is a number, `no` is a text, `null` is no value. A name that ends in

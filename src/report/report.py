@@ -19,14 +19,12 @@ from src.report.plots import draw_run
 from src.report.rehearsal import build_rehearsal, show_rehearsal
 from src.report.search import describe_search
 from src.report.unfinished import profile_of, unfinished_stages
-from src.run.directory import BENCHMARKS, SEARCH_STAGE
+from src.run.directory import BENCHMARKS, SEARCH_STAGE, STAGES
 from src.run.file_list import FILES, OUTCOME, describe_files
 from src.run.files import read_record, write_bytes_atomic, write_json_atomic, write_text_atomic
 from src.run.terminal import interval, percent
 
-STAGES = ("step0_baseline", SEARCH_STAGE, "step2_sft", "step3_GRPO")
 Record = dict[str, Any]
-
 _SEARCH_KEYS = ("stage", "trials", "pruned", "failed", "best", "difference", "busy", "wall_s")
 _SCORED_KEYS = (
     *("stage", "n", "accuracy", "accuracy_ci95", "format_rate", "outcomes"),

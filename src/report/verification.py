@@ -23,13 +23,12 @@ from src.evaluation.figures import summarise
 from src.evaluation.regrading import read_completions
 from src.evaluation.rows import grade_rows
 from src.report.report import (
-    STAGES,
     build_report,
     read_outcomes,
     refuse_mixtures,
     render_markdown,
 )
-from src.run.directory import BENCHMARKS, FITTING_STAGES, GRPO_STAGE, SEARCH_STAGE
+from src.run.directory import BENCHMARKS, FITTING_STAGES, GRPO_STAGE, SEARCH_STAGE, STAGES
 from src.run.file_list import (
     DESCRIPTION,
     FILES,

@@ -41,6 +41,7 @@ FITTING_STAGES = (SEARCH_STAGE, "step2_sft")
 """Those that train on supervised rows."""
 TRAINING_STAGES = (*FITTING_STAGES, GRPO_STAGE)
 """Those that train at all; in the others evaluation has the GPUs to itself."""
+STAGES = ("step0_baseline", *TRAINING_STAGES)
 MEMORY_SETTINGS = (
     *("train.micro_batch_size", "train.gradient_checkpointing", "devices.eval"),
     *("grpo.micro_batch_size", "grpo.gradient_checkpointing", "grpo.engine_memory_fraction"),

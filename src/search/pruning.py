@@ -79,11 +79,15 @@ class TrialRecord:
         self._engines_s = [before + more for before, more in each]
         order = merit(report, search.objective)
         self.metrics.log(report.metrics("validation") | {"trial/value": abs(order[0])}, step=seen)
-        LOGGER.info("trial %d: %.4f after %d examples", self.trial.number, abs(order[0]), seen)
+        LOGGER.info(
+            "trial %d: %s %.4f after %d examples",
+            self.trial.number, search.objective.replace("_", " "), abs(order[0]), seen,
+        )  # fmt: skip
         self._keep_better(checkpoint, report, order)
         self.trial.report(order[0], step=seen)
         # After the last rung there is nothing left to save.
         if seen < search.rung_examples[-1] and self.trial.should_prune():
+            LOGGER.info("trial %d: pruned, others were better by then", self.trial.number)
             raise TrialPruned
         return self._stopping.should_stop(order[0])
 

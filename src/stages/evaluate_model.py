@@ -15,8 +15,8 @@ from src.config.loading import ROOT, ConfigError, load_config, resolve_path
 from src.config.schema import Config
 from src.evaluation.comparison import Scored, compare, read_scored, refuse_different_yardsticks
 from src.evaluation.regrading import Regraded, regrade
-from src.output.lines import log_to_terminal
-from src.run.directory import pipeline_folder
+from src.output.lines import log_to_terminal, shown_path
+from src.run.directory import STAGES, pipeline_folder
 from src.run.files import write_json_atomic, write_jsonl_atomic
 from src.run.terminal import percent, show, show_faults, show_scores
 
@@ -82,18 +82,19 @@ def stage_arguments(arguments: Sequence[str]) -> tuple[str, bool, list[str]]:
 
 def _compare_all(given: argparse.Namespace, config: Config) -> None:
     """Compare each evaluation with the one before it, and the last with the first."""
-    scored = [read_scored(_evaluated(place, given, config)) for place in given.compare]
+    places = [_evaluated(place, given, config) for place in given.compare]
+    scored = [read_scored(place) for place in places]
     refuse_different_yardsticks(scored)
     pairs = list(pairwise(scored))
     pairs += [(scored[0], scored[-1])] if len(scored) > 2 else []
     for first, second in pairs:
         found = compare(first, second)
         name = f"{_flat(first)}__{_flat(second)}.json"
-        file = pipeline_folder(config) / "comparisons" / name
+        file = _comparisons(places[-1], config) / name
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json_atomic(file, found)
         _show_comparison(found)
-        LOGGER.info("comparison: %s", file)
+        LOGGER.info("comparison: %s", shown_path(file))
 
 
 def _evaluated(place: str, given: argparse.Namespace, config: Config) -> Path:
@@ -109,6 +110,12 @@ def _evaluated(place: str, given: argparse.Namespace, config: Config) -> Path:
     if done.returncode:
         raise ConfigError(f"{place}: could not be evaluated; see above")
     return pipeline_folder(config) / evaluation_name(place)
+
+
+def _comparisons(place: Path, config: Config) -> Path:
+    """Return where comparisons go: into the run that a compared stage is of, else this one's."""
+    of_a_stage = place.name in STAGES
+    return (place.parent if of_a_stage else pipeline_folder(config)) / "comparisons"
 
 
 def _flat(scored: Scored) -> str:

@@ -95,7 +95,8 @@ def run_stage(
             if problems := list(_stage_problems(stage, config)):
                 raise ConfigError("\n".join(problems))
             if given.dry_run:
-                sys.stdout.write(f"{dump_yaml(config)}\n{describe_plan(stage, config)}\n")
+                settings = f"{dump_yaml(config)}\n" if given.verbose else ""
+                sys.stdout.write(f"{settings}{describe_plan(stage, config)}\n")
                 return
             check_wandb(config)
             _check_tensorboard(config)
@@ -290,7 +291,7 @@ def _parse_arguments(
         help="override one setting, repeatable",
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="print the resolved configuration and the plan"
+        "--dry-run", action="store_true", help="print the plan, with -v all settings too"
     )
     parser.add_argument(
         "--check", action="store_true", help="check data, prompt, model and devices, then stop"

@@ -12,10 +12,10 @@ from typing import Any
 from src.config.schema import Config
 from src.output.lines import shown_path
 from src.report.publish import publish
-from src.report.report import STAGES, write_report
+from src.report.report import write_report
 from src.report.unfinished import unfinished_stages
 from src.report.verification import is_family, uncovered, verify_family, verify_run
-from src.run.directory import pipeline_folder
+from src.run.directory import STAGES, pipeline_folder
 from src.run.files import read_json
 from src.run.wandb_sink import log_report
 from src.viewing.results_table import show_results
@@ -95,5 +95,7 @@ def verify(folder: Path) -> int:
         LOGGER.error("%s", line)
     if not family:
         LOGGER.info("not covered: %s", ", ".join(uncovered(folder)) or "nothing")
+        for item in unfinished_stages(folder, STAGES):
+            LOGGER.info("%s has not finished, so nothing of it is checked", item["stage"])
     LOGGER.info("%s: %s", folder, f"{len(mismatches)} mismatches" if mismatches else "all holds")
     return int(bool(mismatches))

@@ -9,9 +9,9 @@ from typing import Any
 from src.config.loading import ConfigError, read_yaml
 from src.evaluation.comparison import Scored, paired_difference, read_scored
 from src.report.page import curves
-from src.report.report import STAGES, finished_outcomes, in_points
+from src.report.report import finished_outcomes, in_points
 from src.report.unfinished import unfinished_stages
-from src.run.directory import SEARCH_STAGE
+from src.run.directory import SEARCH_STAGE, STAGES
 
 Record = dict[str, Any]
 # A run's name and place say nothing of what it did.

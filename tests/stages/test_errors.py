@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import yaml
 
 from tests.conftest import ROOT, TINY_BASE, run_script
 
@@ -92,12 +95,28 @@ def test_grpo_needs_step_2(tmp_path):
 
 @pytest.mark.parametrize("stage", STEPS)
 @pytest.mark.parametrize("profile", ["config", "config/tiny", "config/smollm2", "config/cs336"])
-def test_dry_run_prints_configuration_and_plan(stage, profile, tmp_path):
+def test_dry_run_prints_the_plan(stage, profile, tmp_path):
     done = run_step(stage, "--dry-run", "--set", f"run.output_root={tmp_path}", profile=profile)
     assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("plan of ")
     assert f"plan of {stage}" in done.stdout
     assert "GiB" in done.stdout
     assert not list(tmp_path.iterdir())
+
+
+def test_dry_run_prints_all_settings_where_asked(tmp_path):
+    place = ("--set", f"run.output_root={tmp_path}")
+    done = run_step("step2_sft", "--dry-run", "-v", *place)
+    settings, _, _ = done.stdout.partition("plan of ")
+    assert yaml.safe_load(settings)["run"]["output_root"] == str(tmp_path)
+
+
+def test_a_python_without_the_project_is_told_what_to_enter():
+    command = [sys.executable, "-E", "-S", "run_pipeline.py", "--profile", "tiny", "--dry-run"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "source .venv/bin/activate" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("stage", STEPS)

@@ -189,6 +189,20 @@ def test_a_finished_pipeline_is_not_run_again(pipeline_run):
     assert (pipeline_run.folder / "step2_sft" / "outcome.json").stat().st_mtime_ns == before
 
 
+def test_a_question_is_put_to_the_trained_model(pipeline_run, tmp_path, capsys):
+    from src.viewing import ask
+
+    question = ["Compute $12+30-5$.", "--answer", "37", "--samples", "2"]
+    assert ask.stage_with_model(pipeline_run.folder) == pipeline_run.folder / "step3_GRPO"
+    assert ask.main([str(pipeline_run.folder), *question]) == 0
+    said = capsys.readouterr()
+    assert said.out.count("--> ") == 2
+    assert said.err.startswith("step3_GRPO of ")
+    assert ask.main([str(pipeline_run.folder / "step1_sft_hyper"), *question]) == 2
+    assert ask.main([str(tmp_path), *question]) == 2
+    assert "make quickstart" in capsys.readouterr().err
+
+
 def test_grpo_resumes_where_it_was(pipeline_run, tmp_path):
     """Take the outcome away and ask for more steps: training goes on from the last checkpoint."""
     root = tmp_path / "copy"

@@ -167,7 +167,9 @@ def test_packages_are_small_and_say_what_they_are():
         assert folder / "__init__.py" in modules, folder
     for file in files_under(*PACKAGES):
         if file.name == "__init__.py":
-            (docstring,) = syntax_tree(file).body  # nothing else
+            docstring, *more = syntax_tree(file).body
+            # The first one that any script imports refuses a Python that lacks the project.
+            assert not more or file == Path("src/__init__.py"), file
             assert isinstance(docstring, ast.Expr), file
             assert "Read first: `" in ast.unparse(docstring) or file.parent == Path("utils"), file
 

@@ -8,7 +8,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from src.config.loading import ROOT
-from src.report.report import SEARCH_STAGE, STAGES, _shown_checkpoint, write_report
+from src.report.report import _shown_checkpoint, write_report
+from src.run.directory import SEARCH_STAGE, STAGES
 from src.run.files import append_jsonl, read_json
 from utils.stats.statistics import wilson_interval
 
