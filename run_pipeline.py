@@ -65,6 +65,7 @@ class Step:
     """One stage: how it is launched and which configuration it reads."""
 
     stage: str
+    what: str
     launcher: tuple[str, ...]
     config: str
 
@@ -73,12 +74,18 @@ _PYTHON = sys.executable
 STEPS = (
     Step(
         "step0_baseline",
+        "zero-shot baseline",
         (_PYTHON, "step0_baseline/step0_baseLineModelEval.py"),
         "baseline_config.yaml",
     ),
-    Step(SEARCH_STAGE, (_PYTHON, "step1_sft_hyper/step1_sft_hyper.py"), "sft_hyper_config.yaml"),
-    Step("step2_sft", (_PYTHON, "step2_sft/step2_sft.py"), "sft_config.yaml"),
-    Step(GRPO_STAGE, ("step3_GRPO/launch_trl.sh",), "grpo_config.yaml"),
+    Step(
+        SEARCH_STAGE,
+        "hyperparameter search",
+        (_PYTHON, "step1_sft_hyper/step1_sft_hyper.py"),
+        "sft_hyper_config.yaml",
+    ),
+    Step("step2_sft", "fine-tuning", (_PYTHON, "step2_sft/step2_sft.py"), "sft_config.yaml"),
+    Step(GRPO_STAGE, "GRPO", ("step3_GRPO/launch_trl.sh",), "grpo_config.yaml"),
 )
 
 
@@ -211,7 +218,7 @@ def run_step(
     command = [*launch, *step_options(files, overrides, arguments)]
     place = f"stage {arguments.steps.index(STEPS.index(step)) + 1} of {len(arguments.steps)}"
     said = " ".join(Path(part).name for part in command)
-    LOGGER.info("running %s", said, extra=brief(f"{place}: {step.stage}"))
+    LOGGER.info("running %s", said, extra=brief(f"{place}: {step.stage}, {step.what}"))
     return run_command(command)
 
 

@@ -25,7 +25,7 @@ from utils.grading.faults import FAULTS
 
 LOGGER = logging.getLogger(__name__)
 _LINE_EVERY_S = 20.0
-# What must be done before the time left is told: the first is slow to come.
+# What must be done, beyond the first, before the time left is told.
 _TELLING_SHARE = 0.05
 Record = Mapping[str, Any]
 # Cells up to here stay on one line, whatever the terminal's width.
@@ -154,10 +154,11 @@ class Progress:
         self, label: str, total: int, unit: str, done: int = 0, *, bar: bool = True
     ) -> None:
         self._label, self._total, self._unit = label, total, unit
-        self._done = self._first = done
-        self._started = time.monotonic()
+        self._done = done
+        self._first: tuple[int, float] | None = None
+        """How many were done when the first had come, and when: what was slow was the start."""
         # Of what takes less than half of it nothing is told, however long all was silent.
-        Progress._told_at = max(Progress._told_at, self._started - _LINE_EVERY_S / 2)
+        Progress._told_at = max(Progress._told_at, time.monotonic() - _LINE_EVERY_S / 2)
         self._bar = _bar(label, total, unit, done) if bar and draws(err()) else None
 
     def advance(self, count: int = 1, note: str = "") -> None:
@@ -168,6 +169,7 @@ class Progress:
             self._bar.update(count)
             return
         now = time.monotonic()
+        self._first = self._first or (self._done, now)
         if now - Progress._told_at >= _LINE_EVERY_S and self._done < self._total:
             Progress._told_at = now
             LOGGER.info("%s", ", ".join(filter(None, (self._count(), self._pace(now), note))))
@@ -177,10 +179,11 @@ class Progress:
 
     def _pace(self, now: float) -> str:
         """Say rate and time left, once enough is done to tell."""
-        made = self._done - self._first
+        assert self._first is not None
+        made = self._done - self._first[0]
         if made < _TELLING_SHARE * self._total:
             return ""
-        rate = made / max(now - self._started, 1e-9)
+        rate = made / max(now - self._first[1], 1e-9)
         left = duration((self._total - self._done) / rate)
         return f"{rate:,.{1 if rate >= 10 else 2}f}/s, {left} left"
 

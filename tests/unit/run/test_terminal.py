@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -67,8 +68,9 @@ def test_a_terminal_without_width_gets_lines(monkeypatch, caplog):
     monkeypatch.setattr(sys.stderr, "fileno", lambda: 2)
     caplog.set_level(logging.INFO)
     with Progress("scoring", 3, "completions") as progress:
+        progress.advance(1)
         monkeypatch.setattr(Progress, "_told_at", time.monotonic() - 60)
-        progress.advance(2, "loss 0.5")
+        progress.advance(1, "loss 0.5")
         progress.advance(1)
     (line,) = caplog.messages
     assert line.startswith("scoring: 2/3 completions, ")
@@ -78,6 +80,17 @@ def test_a_terminal_without_width_gets_lines(monkeypatch, caplog):
         monkeypatch.setattr(Progress, "_told_at", time.monotonic() - 60)
         progress.advance(1)
     assert caplog.messages == ["scoring: 1/100 completions"]
+
+
+def test_a_slow_start_is_not_counted_into_the_pace(monkeypatch):
+    clock = iter([0.0, 60.0, 61.0, 62.0])
+    monkeypatch.setattr(Progress, "_told_at", 0.0)
+    monkeypatch.setattr("src.run.terminal.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr("src.run.terminal.draws", lambda _: False)
+    progress = Progress("training", 12, "steps")
+    for _ in range(3):
+        progress.advance()
+    assert progress._pace(62.0) == "1.00/s, 9 s left"
 
 
 def test_what_went_wrong_is_listed_by_frequency():
