@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from statistics import fmean, stdev
 
 import pytest
+from scipy.stats import t
 
+from src.evaluation.comparison import paired_difference
 from src.evaluation.rows import grade_rows
 from src.run.files import read_jsonl
 from tests.conftest import ROOT
+from utils.stats.statistics import wilson_interval
 
 RUN = ROOT / "docs" / "tutorial"
 TEXT = (ROOT / "docs" / "tutorial.md").read_text()
@@ -37,17 +42,72 @@ def test_the_figures_of_steps():
     rows = _table("| metric ")
     assert len(rows) > 15
     for name, *cells, _ in rows:
-        lines = [_figures(step, "grpo/") for step in (1, 10, 30, 60)]
+        lines = [_figures(step, "grpo/") for step in (1, 14, 28, 56)]
         assert cells == [f"{line[name.strip('`')]:.3g}" for line in lines], name
 
 
 def test_the_figures_of_validation():
     columns = ("accuracy", "format_rate", "accuracy_anywhere")
     rows = _table("| after step ")
-    assert [row[0] for row in rows] == ["0", "10", "20", "30", "40", "50", "60"]
-    for step, *cells in rows:
+    assert [row[0] for row in rows] == ["0", "14", "28", "42", "56"]
+    for step, accuracy, interval, *cells in rows:
         line = _figures(int(step), "validation/")
-        assert cells == [f"{100 * line[f'validation/{name}']:.1f}" for name in columns]
+        shares = [f"{100 * line[f'validation/{name}']:.1f}" for name in columns]
+        assert [accuracy, *cells] == shares
+        right = round(256 * line["validation/accuracy"])
+        low, high = (100 * bound for bound in wilson_interval(right, 256))
+        assert interval == f"[{low:.1f}, {high:.1f}]"
+
+
+def test_the_figures_of_blocks_of_steps():
+    rows = _table("| steps ")
+    assert [row[0] for row in rows] == ["1 to 14", "15 to 28", "29 to 42", "43 to 56"]
+    for steps, *cells in rows:
+        first, last = map(int, steps.split(" to "))
+        lines = [_figures(step, "grpo/") for step in range(first, last + 1)]
+        drawn = sum(line["grpo/drawn_groups"] for line in lines)
+        dropped = sum(line["grpo/dropped_groups"] for line in lines)
+        assert cells == [
+            f"{drawn:.0f}",
+            _mean_of_steps([line["grpo/accuracy"] for line in lines]),
+            _mean_of_steps([line["grpo/reward"] for line in lines]),
+            f"{100 * dropped / drawn:.1f}",
+        ]
+
+
+def _mean_of_steps(values: list[float]) -> str:
+    """Write the mean in percent with Student's interval from the scatter of the steps."""
+    mean, error = fmean(values), stdev(values) / len(values) ** 0.5
+    half = t.ppf(0.975, len(values) - 1) * error
+    return f"{100 * mean:.1f} [{100 * (mean - half):.1f}, {100 * (mean + half):.1f}]"
+
+
+def test_the_groups_left_out():
+    lines = [_figures(step, "grpo/") for step in range(1, 57)]
+    drawn = [line["grpo/drawn_groups"] for line in lines]
+    dropped = [line["grpo/dropped_groups"] for line in lines]
+    # A group that is left out is all right or all wrong; reward/accuracy is of the 32 kept.
+    all_right = [
+        line["grpo/accuracy"] * line["grpo/drawn_groups"] - 32 * line["grpo/reward/accuracy"]
+        for line in lines
+    ]
+    said = f"{sum(dropped):.0f} groups left out (of {sum(drawn):,.0f} drawn) {sum(all_right):.0f}"
+    assert said in " ".join(TEXT.split())
+    blocks = f"{sum(all_right[:14]):.0f} in the first block, {sum(all_right[-14:]):.0f} in the last"
+    assert blocks in " ".join(TEXT.split())
+
+
+def test_problems_won_and_lost():
+    (both, lost), (won, neither) = (map(int, cells) for _, *cells in _table("| | right after"))
+    assert both + lost + won + neither == 1000
+    before = [1.0] * (both + lost) + [0.0] * (won + neither)
+    after = [1.0] * both + [0.0] * lost + [1.0] * won + [0.0] * neither
+    (_, first, _), (_, second, difference) = [row[1:] for row in _table("| stage ")[1:]]
+    for scores, cell in ((before, first), (after, second)):
+        low, high = (100 * bound for bound in wilson_interval(int(sum(scores)), 1000))
+        assert cell == f"{sum(scores) / 10:.1f} [{low:.1f}, {high:.1f}]"
+    by_problem = (dict(enumerate(map(float, scores))) for scores in (before, after))
+    assert difference == str(paired_difference(*by_problem))
 
 
 def test_the_lines_of_the_log():
@@ -58,22 +118,25 @@ def test_the_lines_of_the_log():
 
 
 def test_the_group_of_step_1():
-    rows = _table("| completion ")
     group = [row for row in GROUPS if row["step"] == 1]
-    assert len(rows) == len(group) == 8
-    for (text, outcome, reward, advantage), row in zip(rows, group, strict=True):
-        assert text.strip("`") == row["completion"].strip()
-        assert outcome == row["outcome"]
-        assert float(reward) == row["reward/accuracy"]
-        assert advantage == f"{row['advantage']:.2f}"
+    assert len(group) == 8
+    counts = Counter(
+        (
+            f"`{row['completion'].strip()}`",
+            row["outcome"],
+            f"{row['reward/accuracy']:.0f}",
+            f"{row['advantage']:.2f}",
+        )
+        for row in group
+    )
+    assert _table("| times ") == [[str(count), *cells] for cells, count in counts.most_common()]
 
 
-def test_the_group_of_step_51_has_five_wrong_copies():
+def test_the_group_of_step_51_has_one_right_of_eight():
     group = [row for row in GROUPS if row["step"] == 51]
-    wrong = [row for row in group if row["outcome"] == "wrong_answer"]
-    assert (len(group), len(wrong)) == (8, 5)
-    for row in wrong:
-        assert row["completion"].endswith(r"\boxed{(-10,-4)}$. </think> <answer> (10,-4) </answer>")
+    assert [row["outcome"] for row in group].count("correct") == 1
+    assert {f"{row['advantage']:.2f}" for row in group} == {"2.47", "-0.35"}
+    assert {row["reference"] for row in group} == {"18.7"}
 
 
 @pytest.mark.parametrize(("stage", "row"), COMPLETIONS, ids=str)
