@@ -90,7 +90,7 @@ def _compare_all(given: argparse.Namespace, config: Config) -> None:
     for first, second in pairs:
         found = compare(first, second)
         name = f"{_flat(first)}__{_flat(second)}.json"
-        file = _comparisons(places[-1], config) / name
+        file = _comparisons(places[-1], given, config) / name
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json_atomic(file, found)
         _show_comparison(found)
@@ -112,10 +112,10 @@ def _evaluated(place: str, given: argparse.Namespace, config: Config) -> Path:
     return pipeline_folder(config) / evaluation_name(place)
 
 
-def _comparisons(place: Path, config: Config) -> Path:
-    """Return where comparisons go: into the run that a compared stage is of, else this one's."""
-    of_a_stage = place.name in STAGES
-    return (place.parent if of_a_stage else pipeline_folder(config)) / "comparisons"
+def _comparisons(place: Path, given: argparse.Namespace, config: Config) -> Path:
+    """Return where comparisons go: into the run that is set, else that of a compared stage."""
+    asked = given.set or place.name not in STAGES
+    return (pipeline_folder(config) if asked else place.parent) / "comparisons"
 
 
 def _flat(scored: Scored) -> str:

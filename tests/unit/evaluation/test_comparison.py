@@ -104,6 +104,9 @@ def test_the_command_compares_and_writes(two, tmp_path, capsys):
     assert "problems lost" in said
     written = read_json(tmp_path / "run" / "comparisons" / "run_first__run_second.json")
     assert written["won"] == 3
+    stage = write_evaluation(tmp_path / "other" / "step2_sft", [RIGHT] * 6)
+    assert main(["--compare", str(two[0]), str(stage)], config) == 0
+    assert list((tmp_path / "other" / "comparisons").glob("run_first__other_step2_sft.json"))
     assert main(["--compare", str(two[0]), str(tmp_path / "run")], config) == 2
     assert main(["some_model", "--greedy"], config) is None
 
