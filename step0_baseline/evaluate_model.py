@@ -8,8 +8,8 @@
     ... --regrade results/tiny/step3_GRPO/completions.jsonl [--patient] [--output FILE]
 
 Writes to results/<run>/evaluations/<model name>/: completions.jsonl (completions-<variant>.jsonl),
-summary.json, outcome.json; comparisons to comparisons/ of the run that is compared. Comparing and grading again
-need no model. With --benchmarks the model is scored on those alone, likewise in
+summary.json, outcome.json; comparisons to comparisons/ of the run that is compared. Comparing and
+grading again need no model. With --benchmarks the model is scored on those alone, likewise in
 results/<run>/benchmarks/<model name>/; without names they are those of evaluation.benchmarks.
 """
 
