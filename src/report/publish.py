@@ -29,7 +29,7 @@ from src.data.token_ids import prompt_ids
 from src.output.lines import log_to_terminal, shown_path
 from src.report.model_card import licence_of, model_card
 from src.report.report import build_report, read_outcomes, refuse_mixtures
-from src.run.directory import TRAINING_STAGES
+from src.run.directory import TRAINING_STAGES, reported_checkpoint
 from src.run.file_list import DESCRIPTION
 from src.run.files import read_json, write_text_atomic
 from src.run.provenance import MANIFEST
@@ -167,9 +167,7 @@ def _reported(run_folder: Path, outcomes: Mapping[str, Record]) -> tuple[str, Pa
         raise ConfigError(
             f"{run_folder}: a rehearsal, whose figures mean nothing; publish a real run"
         )
-    place = Path(outcomes[stage]["checkpoint"]).parts
-    # The run may have been moved since.
-    checkpoint = run_folder.joinpath(stage, *place[place.index("checkpoints") :])
+    checkpoint = reported_checkpoint(run_folder / stage, outcomes[stage])
     if not checkpoint.is_dir():
         raise ConfigError(
             f"{checkpoint}: the reported checkpoint of {stage} is missing; restore it"

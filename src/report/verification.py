@@ -28,7 +28,14 @@ from src.report.report import (
     refuse_mixtures,
     render_markdown,
 )
-from src.run.directory import BENCHMARKS, FITTING_STAGES, GRPO_STAGE, SEARCH_STAGE, STAGES
+from src.run.directory import (
+    BENCHMARKS,
+    FITTING_STAGES,
+    SEARCH_STAGE,
+    STAGES,
+    TRAINING_STAGES,
+    reported_checkpoint,
+)
 from src.run.file_list import (
     DESCRIPTION,
     FILES,
@@ -183,9 +190,8 @@ def _verify_stage(folder: Path, outcomes: dict[str, Record], data: _Data) -> Ite
     yield from _sound("completions.jsonl", _verify_figures(folder, outcome, ""))
     for variant, figures in outcome.get("variants", {}).items():
         yield from _sound(f"completions-{variant}", _verify_figures(folder, figures, variant))
-    if folder.name in (*FITTING_STAGES, GRPO_STAGE):
-        place = Path(outcome["checkpoint"]).parts
-        inside = folder.joinpath(*place[place.index("checkpoints") :])
+    if folder.name in TRAINING_STAGES:
+        inside = reported_checkpoint(folder, outcome)
         if not (inside / DESCRIPTION).is_file():
             yield f"{OUTCOME}: its checkpoint {inside} is missing, or no {DESCRIPTION} lies there"
 

@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from glob import glob
@@ -292,6 +293,12 @@ def read_outcome(folder: Path, stage: str) -> dict[str, Any] | None:
             "checkpoint and scores again"
         ) from None
     return outcome
+
+
+def reported_checkpoint(folder: Path, outcome: Mapping[str, Any]) -> Path:
+    """Return the checkpoint that a training stage reported, in its folder, wherever that is now."""
+    place = Path(outcome["checkpoint"]).parts
+    return folder.joinpath(*place[place.index("checkpoints") :])
 
 
 def _settings(values: dict[str, Any]) -> dict[str, Any]:

@@ -17,12 +17,18 @@ from pathlib import Path
 import torch
 from transformers.utils.logging import disable_progress_bar
 
-from src.config.loading import load_config, resolve_path
+from src.config.loading import ConfigError, load_config, resolve_path
 from src.config.schema import Config
 from src.data.chat import stage_prompt
 from src.data.token_ids import prompt_ids
-from src.run.directory import SEARCH_STAGE, STAGES, read_outcome
-from src.training.policy import load_policy, load_tokenizer
+from src.run.directory import (
+    SEARCH_STAGE,
+    STAGES,
+    TRAINING_STAGES,
+    read_outcome,
+    reported_checkpoint,
+)
+from src.training.policy import load_policy, load_tokenizer, resolve_model
 from utils.data.problem import Problem
 from utils.drgrpo_grader import grade
 
@@ -47,12 +53,16 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     sys.stderr.write(f"{stage.name} of {stage.parent}\n")
     disable_progress_bar()
-    for text in completions(stage, given.question, given.samples, given.seed):
-        sys.stdout.write(f"{text}\n")
-        if given.answer is not None:
-            found = grade(text, given.answer, problem=given.question)
-            reason = f": {found.reason}" if found.reason else ""
-            sys.stdout.write(f"--> {found.outcome.replace('_', ' ')}{reason}\n")
+    try:
+        for text in completions(stage, given.question, given.samples, given.seed):
+            sys.stdout.write(f"{text}\n")
+            if given.answer is not None:
+                found = grade(text, given.answer, problem=given.question)
+                reason = f": {found.reason}" if found.reason else ""
+                sys.stdout.write(f"--> {found.outcome.replace('_', ' ')}{reason}\n")
+    except ConfigError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
     return 0
 
 
@@ -75,7 +85,10 @@ def completions(stage: Path, question: str, samples: int, seed: int) -> Iterator
     config = load_config([stage / "config.yaml"], ["devices.train=cpu"])
     outcome = read_outcome(stage.parent, stage.name)
     assert outcome is not None
-    path = str(resolve_path(outcome["checkpoint"]))
+    trained = stage.name in TRAINING_STAGES
+    path = resolve_model(
+        str(reported_checkpoint(stage, outcome)) if trained else outcome["checkpoint"]
+    )
     tokenizer, model = load_tokenizer(path, config), load_policy(path, config).eval()
     prompt = stage_prompt(config, tokenizer)
     text = prompt.render(Problem(question, "", "", None, "", "asked"))

@@ -16,6 +16,7 @@ from src.data.chat import stage_prompt
 from src.data.prompts import load_prompt
 from src.data.token_ids import prompt_ids
 from src.report import publish
+from src.run.directory import reported_checkpoint
 from src.run.files import append_jsonl
 from src.training.policy import load_tokenizer
 from tests.conftest import TINY_BASE
@@ -131,6 +132,14 @@ def test_what_cannot_be_given_away_is_said(run, tmp_path):
         publish.prepare(run, "somebody/small-model")
     with pytest.raises(ValueError, match=r"hub\.repo names no repository"):
         with_values(Config(), {"hub.push": True})
+
+
+def test_a_run_that_was_moved_still_has_its_checkpoint(run, tmp_path):
+    outcome = json.loads((run / "step3_GRPO" / "outcome.json").read_text())
+    moved = shutil.copytree(run, tmp_path / "elsewhere")
+    found = reported_checkpoint(moved / "step3_GRPO", outcome)
+    assert found.is_dir()
+    assert found.is_relative_to(moved)
 
 
 def test_a_rehearsal_is_not_given_away(run):
