@@ -1,6 +1,6 @@
 """Grade a run's own completions with math-verify too, and print where the two graders differ.
 
-    python tests/benchmarks/grader_disagreements.py results/tiny/*/completions.jsonl
+    python -m tests.benchmarks.grader_disagreements results/tiny/*/completions.jsonl
 
 Only well-formed completions are compared: math-verify knows no format. Each disagreement is to be
 read; what was found stands in utils/grading/README.md.

@@ -1,7 +1,7 @@
 """Score a stage's checkpoint through lm-evaluation-harness (EleutherAI), beside our figure.
 
     pip install lm-eval==0.4.13          # in an environment of its own: it is not pinned here
-    python tests/benchmarks/harness_agreement.py results/tiny step2_sft
+    python -m tests.benchmarks.harness_agreement results/tiny step2_sft
 
 The harness generates (transformers), cuts the answer out of the tags by its own filter and compares
 texts; it shares the problems and the prompt with the pipeline, and nothing else. So an answer that

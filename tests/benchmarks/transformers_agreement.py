@@ -1,6 +1,6 @@
 """Score a finished stage's checkpoint through transformers' own `generate`, beside vLLM's figure.
 
-    python tests/benchmarks/transformers_agreement.py results/tiny step2_sft
+    python -m tests.benchmarks.transformers_agreement results/tiny step2_sft
 
 An engine, a swap or a stop rule that were wrong would show as a gap between the two accuracies:
 this path shares the grader and the problems with the pipeline, and nothing else.

@@ -14,7 +14,12 @@ from src.config.loading import ConfigError, with_values
 from src.config.schema import Config
 from src.stages import model_check
 from src.stages.model_check import check_model
-from src.training.model_files import check_checkpoint, context_tokens, looks_like_hub_id
+from src.training.model_files import (
+    check_checkpoint,
+    check_weights,
+    context_tokens,
+    looks_like_hub_id,
+)
 from src.training.policy import load_policy, resolve_model
 from tests.conftest import TINY_BASE
 
@@ -78,10 +83,15 @@ def test_damage_is_seen_in_the_folder(model, name):
         check_checkpoint(model)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_weights_that_are_no_numbers(model, value):
-    weights = load_file(model / "model.safetensors")
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_no_numbers(model, value, dtype):
+    weights = {at: kept.to(dtype) for at, kept in load_file(model / "model.safetensors").items()}
     name = "model.layers.1.mlp.down_proj.weight"
+    weights[name][0, 0] = torch.finfo(dtype).max  # the largest number is one
+    weights["more"] = torch.empty(0, dtype=dtype)
+    save_file(weights, model / "model.safetensors")
+    check_weights(model)
     weights[name][3, 4] = torch.tensor(value)
     save_file(weights, model / "model.safetensors")
     with pytest.raises(ConfigError, match=name + " holds 1 values of 98,304 that are NaN or inf"):
@@ -176,7 +186,7 @@ def test_a_mistyped_folder_is_no_hub_id(tmp_path, monkeypatch, model):
     shutil.move(model, tmp_path / "mine" / "math_model")
     with pytest.raises(ConfigError, match="mine/mathmodel: no such folder; there are mine/math_mo"):
         resolve_model("mine/mathmodel")
-    for path in ("models/mymodel", "results/tiny", "assets/tinybase", "./a", "a/b/c", "/a/b", "a"):
+    for path in ("models/mymodel", "results/missing", "assets/tinybase", "./a", "a/b/c", "/a/b", "a"):
         with pytest.raises(ConfigError, match="no such folder"):
             resolve_model(path)
     assert looks_like_hub_id("Qwen/Qwen2.5-Math-1.5B")
