@@ -1,7 +1,7 @@
 """What can be seen of a model from its files before anything starts.
 
 Everything but `check_weights` reads names and headers alone, in milliseconds. `check_weights` reads
-every weight once, as the manifest's hash of them does, in about a tenth of a second for each GiB.
+every weight once: a tenth of a second for each GiB, beside the reading.
 """
 
 from __future__ import annotations
