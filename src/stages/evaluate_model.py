@@ -146,7 +146,8 @@ def _show_comparison(found: dict[str, Any]) -> None:
             for item in examples
         ]
         if shown:
-            show(f"problems {kind}", ["problem", "reference", "first", "second"], shown)
+            header = ["problem", "reference", found["first"], found["second"]]
+            show(f"problems {kind}", header, shown)
 
 
 def _difference_row(name: str, part: dict[str, Any]) -> tuple[str, ...]:
