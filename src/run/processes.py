@@ -28,7 +28,7 @@ from src.run.devices import (
     present_gpus,
 )
 from src.run.network import free_port
-from src.run.scratch import make_scratch
+from src.run.scratch import compiled_places, make_scratch
 
 # What this process was started with, before it is narrowed to its own devices.
 _AT_START = frozenset(os.environ)
@@ -193,10 +193,12 @@ def prepare_main_process(config: Config) -> None:
 
 
 def use_scratch() -> None:
-    """Put the temporary files of this process and its children into a folder of their own."""
-    # What is compiled outlives the run, as it does without a folder of the run's own.
-    compiled = os.path.join(tempfile.gettempdir(), f"torchinductor_{os.getuid()}")
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", compiled)
+    """Put the temporary files of this process and its children into a folder of their own.
+
+    Raises:
+        ConfigError: where that, or a folder named for compiled kernels, cannot be written.
+    """
+    os.environ.update(compiled_places(os.environ))
     scratch = make_scratch()
     os.environ["TMPDIR"] = tempfile.tempdir = str(scratch)
 
