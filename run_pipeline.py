@@ -31,7 +31,7 @@ from pathlib import Path
 
 from src.benchmarks.running import check_benchmarks, run_benchmarks
 from src.config.hardware import AUTO, HARDWARE, Hardware, choose_hardware
-from src.config.loading import ConfigError, dump_yaml, load_config, with_values
+from src.config.loading import ConfigError, dump_yaml, load_config, setting_keys, with_values
 from src.config.schema import Config
 from src.output.lines import brief, log_to_terminal, shown_path
 from src.run.devices import gpu_memory_gb
@@ -307,7 +307,7 @@ def parse_arguments() -> argparse.Namespace:
 def _value(config: Config, path: str) -> str:
     """Return a setting's value as `--set` takes it."""
     value = config.model_dump(mode="json")
-    for key in path.split("."):
+    for key in setting_keys(path):
         value = value[key]
     return json.dumps(value)
 

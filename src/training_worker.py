@@ -225,10 +225,7 @@ class SftTrainer:
         lengths = [len(example.ids) for example in batch]
         seconds = time.perf_counter() - started
         self.busy_s += seconds
-        shape = parallel.policy.config
-        flops = training_flops(
-            parallel.policy, lengths, target_tokens, shape.num_hidden_layers, shape.hidden_size
-        )
+        flops = training_flops(parallel.policy, lengths, target_tokens)
         return StepResult(
             total, norm, target_tokens, sum(lengths), int(parallel.summed(computed)), flops, seconds
         )

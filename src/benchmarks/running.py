@@ -8,7 +8,7 @@ import sys
 from src.benchmarks.loading import load_benchmarks, missing_files
 from src.config.loading import ConfigError
 from src.config.schema import Config
-from src.run.directory import pipeline_folder, read_outcome
+from src.run.directory import pipeline_folder, read_outcome, reported_model
 from src.run.stopping import run_command
 
 LOGGER = logging.getLogger(__name__)
@@ -37,11 +37,12 @@ def run_benchmarks(config: Config, options: list[str], *, dry_run: bool) -> int:
     if not config.evaluation.benchmarks:
         return 0
     for stage in config.evaluation.benchmark_stages:
-        outcome = read_outcome(pipeline_folder(config), stage)
+        folder = pipeline_folder(config)
+        outcome = read_outcome(folder, stage)
         if outcome is None and not dry_run:
             LOGGER.warning("benchmarks: %s has not finished, so its model is left out", stage)
             continue
-        model = outcome["checkpoint"] if outcome else config.model.path
+        model = reported_model(folder / stage, outcome) if outcome else config.model.path
         command = [sys.executable, "step0_baseline/evaluate_model.py", model, "--benchmarks"]
         LOGGER.info("benchmarks of %s's model", stage)
         if code := run_command([*command, *options]):

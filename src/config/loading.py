@@ -67,7 +67,7 @@ def with_values(config: Config, values: dict[str, Any]) -> Config:
     """Return the configuration with dotted paths replaced, checked again."""
     merged = config.model_dump(mode="json")
     for path, value in values.items():
-        merged = _merge(merged, _nest(path.split("."), value))
+        merged = _merge(merged, _nest(setting_keys(path), value))
     return build_config(merged)
 
 
@@ -90,7 +90,7 @@ def nested_yaml(values: dict[str, Any]) -> str:
     """Write dotted paths as a YAML overlay."""
     merged: dict[str, Any] = {}
     for path, value in values.items():
-        merged = _merge(merged, _nest(path.split("."), value))
+        merged = _merge(merged, _nest(setting_keys(path), value))
     return yaml.safe_dump(merged, sort_keys=False)
 
 
@@ -151,9 +151,16 @@ def _parse_override(text: str) -> dict[str, Any]:
     path, equals, value = text.partition("=")
     if not equals or not path:
         raise ConfigError(f"--set {text}: expected section.key=value")
-    # The last key may be a function in a file, whose dots part nothing: `grpo.rewards.a.py:f`.
-    keys = path.strip().split(".", 2 if ".py:" in path else -1)
-    return _nest(keys, _parse_yaml(value, f"--set {text}"))
+    return _nest(setting_keys(path.strip()), _parse_yaml(value, f"--set {text}"))
+
+
+def setting_keys(path: str) -> list[str]:
+    """Part a setting's path; its last key may be a function in a file, whose dots part nothing.
+
+    >>> setting_keys("grpo.rewards.mine.py:brief"), setting_keys("run.seed")
+    (['grpo', 'rewards', 'mine.py:brief'], ['run', 'seed'])
+    """
+    return path.split(".", 2 if ".py:" in path else -1)
 
 
 def _nest(keys: list[str], value: Any) -> dict[str, Any]:

@@ -94,6 +94,9 @@ class ModelConfig(Section):
     """Run model code that a hub repository ships."""
 
 
+_MATH_500 = "HuggingFaceH4/MATH-500"
+
+
 class DataConfig(Section):
     source: Literal["files", "hub", "numina", "synthetic"] = "hub"
     """`hub`: MATH by subject; `numina`: NuminaMath-CoT; `files`: local; `synthetic`: generated."""
@@ -138,6 +141,18 @@ class DataConfig(Section):
     """Problems held out of the training file for every choice that is made."""
     test_rows: Positive | None = None
     """Test problems to use; None for all."""
+
+    def hub_places(self, split: str) -> list[str]:
+        """Return the hub's data sets that the `train` or `test` problems come from, by subject.
+
+        >>> DataConfig(test_set="math500").hub_places("test")
+        ['HuggingFaceH4/MATH-500']
+        """
+        if split == "train" and self.source == "numina":
+            return [self.numina_dataset]
+        if split == "test" and self.test_set == "math500":
+            return [_MATH_500]
+        return [f"{self.hub_dataset}:{subject}" for subject in self.subjects]
 
 
 class SamplingConfig(Section):
@@ -302,15 +317,6 @@ class Config(Section):
         """Say what keeps step 1 from comparing trials fairly; other steps do not read `search`."""
         search = self.search
         yield from search.problems()
-        if "train.adapter" in search.space:
-            yield (
-                "search.space: train.adapter: all trials share one loaded model; set it for the "
-                "whole study and search train.learning_rate or train.adapter_rank"
-            )
-        for path in search.space:
-            section, _, name = path.partition(".")
-            if name not in getattr(type(getattr(self, section, None)), "model_fields", {}):
-                yield f"search.space: {path}: no such setting; write one like train.learning_rate"
         rungs = search.rung_examples
         if rungs != sorted(set(rungs)) or rungs[-1] != search.examples:
             yield (
@@ -318,10 +324,11 @@ class Config(Section):
                 f"{search.examples}"
             )
         sizes = search.space.get("train.batch_size")
-        for size in sizes.choices if isinstance(sizes, Choices) else []:
-            uneven = [rung for rung in rungs if rung % int(size)]
+        listed = sizes.choices if isinstance(sizes, Choices) else [self.train.batch_size]
+        for size in (size for size in listed if isinstance(size, int) and size > 0):
+            uneven = [rung for rung in rungs if rung % size]
             if uneven:
                 yield (
-                    f"search.rung_examples: {uneven} are not multiples of batch size {size} in "
-                    "search.space, so trials would be compared after unequal data; use multiples"
+                    f"search.rung_examples: {uneven} are not multiples of batch size {size}, so "
+                    "trials would be compared after unequal data; use multiples"
                 )

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(gt=0)]
@@ -181,6 +181,15 @@ class TrainConfig(AdapterSettings):
         return sorted({*range(every, steps + 1, every), steps})
 
 
+SEARCHABLE = (
+    "learning_rate", "batch_size", "micro_batch_size", "optimizer", "weight_decay", "decay_all",
+    "adam_beta2", "warmup_share", "max_grad_norm", "patience", "min_delta", "adapter_rank",
+    "adapter_alpha", "adapter_dropout",
+)  # fmt: skip
+"""Settings of `train` that a trial reads for itself. All share one model, one set of examples and
+one evaluation, so another setting would change nothing, and a value of it be told as the best."""
+
+
 class FloatRange(Section):
     low: float
     """Smallest value."""
@@ -188,6 +197,11 @@ class FloatRange(Section):
     """Largest value."""
     log: bool = False
     """Sample the logarithm evenly."""
+
+    @property
+    def edges(self) -> list[Scalar]:
+        """Values that the setting must be able to take."""
+        return [self.low, self.high]
 
     def holds(self, value: Scalar) -> bool:
         """Tell whether a value lies in the range."""
@@ -200,6 +214,11 @@ class FloatRange(Section):
 class Choices(Section):
     choices: list[Scalar]
     """Values to choose from."""
+
+    @property
+    def edges(self) -> list[Scalar]:
+        """Values that the setting must be able to take."""
+        return self.choices
 
     def holds(self, value: Scalar) -> bool:
         """Tell whether a value is one of the choices, of the same type."""
@@ -269,6 +288,8 @@ class SearchConfig(Section):
                 f"search.enqueue: {len(self.enqueue)} points for search.trials = {self.trials}; "
                 "raise the second or leave points out"
             )
+        for path, values in self.space.items():
+            yield from _space_problems(path, values)
         for number, point in enumerate(self.enqueue):
             for path, value in point.items():
                 space = self.space.get(path)
@@ -288,3 +309,26 @@ class SearchConfig(Section):
                 "search.storage: the URL holds a password, which config.yaml and W&B would show; "
                 "leave it out and put it where the driver looks (~/.pgpass for PostgreSQL)"
             )
+
+
+def _space_problems(path: str, space: FloatRange | Choices) -> Iterator[str]:
+    """Say what keeps a trial from taking a value of the search space."""
+    section, _, name = path.partition(".")
+    if path == "train.adapter":
+        yield (
+            "search.space: train.adapter: all trials share one loaded model; set it for the "
+            "whole study and search train.learning_rate or train.adapter_rank"
+        )
+    elif section != "train" or name not in SEARCHABLE:
+        known = name in TrainConfig.model_fields and section == "train"
+        why = "no trial reads it for itself" if known else "no setting of training"
+        yield f"search.space: {path}: {why}; search train.{', train.'.join(SEARCHABLE)}"
+    else:
+        for value in space.edges:
+            try:
+                TrainConfig.model_validate({name: value})
+            except ValidationError as error:
+                told = error.errors()[0]["msg"].lower()
+                hint = "; list whole numbers under choices" if "integer" in told else ""
+                yield f"search.space: {path}: {value!r}: {told}{hint}"
+                return

@@ -15,7 +15,6 @@ from utils.data.sources import HUB, Source, is_hub
 from utils.dataset_loader import ProblemSet, SplitSizes, load_sources, load_synthetic
 
 LOGGER = logging.getLogger(__name__)
-MATH_500 = "HuggingFaceH4/MATH-500"
 
 
 def load_problems(config: Config) -> ProblemSet:
@@ -81,12 +80,8 @@ def _sources(data: DataConfig, split: str) -> list[Source]:
         columns, setting = data.test_columns, "data.test_columns"
     if data.source == "files":
         places = [data.train_file if split == "train" else data.test_file]
-    elif data.source == "numina" and split == "train":
-        places = [HUB + data.numina_dataset]
-    elif split == "test" and data.test_set == "math500":
-        places = [HUB + MATH_500]
     else:
-        places = [f"{HUB}{data.hub_dataset}:{subject}" for subject in data.subjects]
+        places = [HUB + place for place in data.hub_places(split)]
     if None in places:
         raise ConfigError("data.train_file and data.test_file: both are needed")
     return [

@@ -75,8 +75,8 @@ def measure_probe(
     model.train(training)
     if not all(math.isfinite(value) for row in logprobs for value in row):
         raise FloatingPointError(
-            "the weights have diverged: log-probabilities are not finite; lower "
-            "train.learning_rate and go on from the last checkpoint with --resume"
+            "the weights have diverged: log-probabilities are not finite; lower the learning rate "
+            "(train.learning_rate, in step 3 grpo.learning_rate) and start again"
         )
     return Probe(ids, logprobs)
 

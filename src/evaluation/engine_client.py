@@ -142,8 +142,7 @@ class EngineClient:
         self._worker, self._ready = None, False
 
     def _begin(self, message: EngineStarted) -> None:
-        model, name = self._started_on, "the evaluation engine"
-        take_start(message, self.process, name, model, self._config)
+        take_start(message, self.process, self._name, self._started_on, self._config)
         self._ready = True
 
     def _sort_in(self, answer: EvalResult) -> None:

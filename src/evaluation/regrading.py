@@ -14,7 +14,8 @@ from src.evaluation.rows import grade_rows
 from src.run.files import read_jsonl
 
 _NEEDED = (
-    *("unique_id", "problem", "completion", "reference", "form", "truncated", "tokens", "outcome"),
+    *("unique_id", "problem", "reference", "level", "type", "completion", "form", "truncated"),
+    *("tokens", "answer", "outcome", "found", "fault"),
 )
 
 

@@ -115,7 +115,7 @@ class WorkerProcess:
         self.process = context.Process(
             target=serve,
             args=(*arguments, mailbox),
-            name="eval-worker",
+            name=name,
             daemon=not has_children,  # multiprocessing lets a daemon have none
         )
         # Ctrl-C in a terminal reaches the child too, which would say so by a traceback. Starting

@@ -168,6 +168,7 @@ class PolicyTrainer(GRPOTrainer):
             if self._server is not None:
                 with self._server.answers():
                     self._sync_in_trl()
+                gathered([None])  # the main process alone pushes; nobody samples before it has
                 return
             self._cycle.wake_weights()
             # TRL's own way calls the engine once a parameter, and fails on layers that vLLM has

@@ -109,13 +109,16 @@ def pace(config: Config) -> Dataset:
 
 @contextmanager
 def engine_settings(module: Any, config: Config) -> Iterator[None]:
-    """Give TRL's engine the arguments it does not expose (trl#6776).
+    """Give TRL's engine the arguments it does not expose: type, eager mode, a CPU's.
+
+    TRL asks for an engine of 4-bit weights under QLoRA; it gets merged weights, which are whole.
 
     Args:
         module: TRL's, that builds the engine.
     """
     original, engine = module.LLM, config.engine
     own: dict[str, Any] = {"dtype": engine.dtype, "enforce_eager": engine.enforce_eager}
+    own["quantization"] = None
     if is_cpu(config.devices.train):
         own |= CPU_ARGUMENTS
 

@@ -63,7 +63,6 @@ class PackedScorer:
 
     def _count(self, policy: Any, scores: CompletionScores) -> None:
         """Count the tokens trained on and the FLOPs this took."""
-        layers, width = policy.config.num_hidden_layers, policy.config.hidden_size
         self.trained_tokens += scores.targets
-        self.flops += training_flops(policy, scores.lengths, scores.targets, layers, width)
-        self.flops -= training_flops(policy, scores.shared, 0, layers, width)
+        self.flops += training_flops(policy, scores.lengths, scores.targets)
+        self.flops -= training_flops(policy, scores.shared, 0)

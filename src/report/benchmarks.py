@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from src.benchmarks.table import SAID, read_benchmarks, table
-from src.run.directory import SEARCH_STAGE
+from src.run.directory import SEARCH_STAGE, reported_model
 
 Record = dict[str, Any]
 
@@ -19,7 +19,11 @@ def build_benchmarks(run_folder: Path, outcomes: Mapping[str, Record]) -> Record
         outcomes: of the run's finished stages.
     """
     stage_of = {
-        outcome["checkpoint"]: stage for stage, outcome in outcomes.items() if stage != SEARCH_STAGE
+        model: stage
+        for stage, outcome in outcomes.items()
+        if stage != SEARCH_STAGE
+        # Where it was, and where it is now if the run was moved.
+        for model in (outcome["checkpoint"], reported_model(run_folder / stage, outcome))
     }
     return {
         stage_of.get(found["checkpoint"], name): {

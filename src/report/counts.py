@@ -13,6 +13,7 @@ from typing import Any
 from src.config.schema import Config
 from src.data.row_counts import sft_rows, test_rows
 from src.evaluation.figures import ENGINE_WORK
+from src.run.devices import is_cpu
 from src.run.directory import GRPO_STAGE, SEARCH_STAGE
 from src.run.files import read_json, read_jsonl
 from src.training.optimization import EarlyStopping
@@ -182,10 +183,14 @@ def _grpo(folder: Path, config: Config, outcome: Record) -> Iterator[Count]:
                 _exactly(grpo.steps), len(steps), ended)  # fmt: skip
     yield Count("evaluations", _exactly(evaluations), len(scored), ended)
     yield Count("checkpoints chosen between", _exactly(evaluations), len(_scores(folder)), ended)
-    # Before each step that generates, and at each evaluation; a step right after one needs none.
+    # Before each step that generates, and at each evaluation; a step right after one needs none,
+    # unless the engine has slept in between and lost its weights.
     syncs = sum(row["system/sync_s"] > 0 for row in steps) + _with(scored, "validation/swap_s")
     batches = -(-grpo.steps // grpo.steps_per_batch)
-    yield Count("verified weight syncs", _exactly(batches + 1), syncs, ended)
+    sleeps = "off" if is_cpu(config.devices.train) else config.engine.sleep
+    more = {"on": _exactly(evaluations), "off": _exactly(1), "auto": (1, evaluations)}[sleeps]
+    planned = batches + more[0], batches + more[1]
+    yield Count("verified weight syncs", planned, syncs, ended)
     yield Count("resumable states saved", _exactly(len(grpo.save_steps)),
                 _with(rows, "system/saved_states"), ended)  # fmt: skip
     samples = -(-grpo.steps // grpo.sample_groups_every)

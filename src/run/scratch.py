@@ -45,17 +45,17 @@ def compiled_places(environment: Mapping[str, str]) -> dict[str, str]:
     needed = {}
     for name, folder in own.items():
         named = environment.get(name)
-        if named and not _can_be_written(Path(named).expanduser()):
+        if named and not can_be_written(Path(named).expanduser()):
             raise ConfigError(
                 f"{name}={named}: this folder cannot be written, and compiled kernels are kept in "
                 "it; name another one, or unset it"
             )
-        if not named and (folder is None or not _can_be_written(folder)):
+        if not named and (folder is None or not can_be_written(folder)):
             needed[name] = str(kept / name.partition("_")[0].lower())
     return needed
 
 
-def _can_be_written(folder: Path) -> bool:
+def can_be_written(folder: Path) -> bool:
     """Look at the folder, or at the nearest one above it that exists."""
     found = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     return found.is_dir() and os.access(found, os.W_OK | os.X_OK)

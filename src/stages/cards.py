@@ -218,7 +218,7 @@ def check_card(config: Config) -> None:
 
 
 def with_float16(config: Config) -> Config:
-    """Put float16 in place of bfloat16 where a visible GPU has none (T4, V100); say so.
+    """Put float16 in place of bfloat16 where a visible GPU has none (T4); say so.
 
     The trainer follows its own card: `parallel.half_type`.
 

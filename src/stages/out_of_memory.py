@@ -40,7 +40,10 @@ _OUT = (
     r"CUBLAS_STATUS_ALLOC_FAILED|DefaultCPUAllocator: (?:can't allocate|not enough) memory"
 )
 _KINDS = {"no cache": _NO_CACHE, "not free": _NOT_FREE, "out": _OUT}
-_EVALUATION = re.compile("could not be scored|evaluation engine could not start|eval-worker")
+_ENGINE = re.compile(
+    r"could not be scored|(?:evaluation worker|rollout engine)[^\n]{0,20}? could not start|"
+    r"rollout engine failed"
+)
 # The note that src/training/memory_rehearsal.py leaves on the error.
 _REHEARSAL = re.compile(r"in the rehearsal of the largest micro-batch \([^)]*\)")
 # Of the error, quoted.
@@ -53,7 +56,7 @@ class Shortage:
 
     kind: str
     quote: str
-    in_evaluation: bool
+    in_engine: bool
     rehearsal: str | None = None
     """That it was in the rehearsal of the largest micro-batch, in words."""
 
@@ -70,7 +73,7 @@ def find_shortage(error: BaseException) -> Shortage | None:
         if found := re.search(pattern, text, re.DOTALL):
             quote, rehearsal = _quoted(text, found.start()), _REHEARSAL.search(text)
             return Shortage(
-                kind, quote, bool(_EVALUATION.search(text)), rehearsal[0] if rehearsal else None
+                kind, quote, bool(_ENGINE.search(text)), rehearsal[0] if rehearsal else None
             )
     return None
 
@@ -95,7 +98,7 @@ def end_out_of_memory(run: Run, error: BaseException) -> None:
 
 def explain(stage: str, config: Config, shortage: Shortage, step: int | None) -> str:
     """Return the paragraph: what was done, what had been planned, what to change in which order."""
-    doing = "in its evaluation worker" if shortage.in_evaluation else "in its own process"
+    doing = "in its engine's process" if shortage.in_engine else "in its own process"
     when = f"after step {step}" if step else "before a first step was logged"
     when = f"{shortage.rehearsal}, {when}" if shortage.rehearsal else when
     changes = list(islice(_changes(stage, config, shortage), 3))
@@ -153,7 +156,7 @@ def _itemised(items: dict[str, float]) -> str:
 
 def _changes(stage: str, config: Config, shortage: Shortage) -> Iterator[str]:
     """Yield what to change, first what costs least; more than three, of which three are told."""
-    engine_alone = shortage.in_evaluation or stage not in TRAINING_STAGES
+    engine_alone = shortage.in_engine or stage not in TRAINING_STAGES
     if engine_alone:
         yield from _evaluation_changes(stage, config, shortage)
     elif stage == GRPO_STAGE:

@@ -83,8 +83,13 @@ def _data(config: Config) -> str:
             f"generated: {train_rows(config)} train, {data.validation_rows} validation, "
             f"{test_rows(config)} test"
         )
-    source = data.numina_dataset if data.source == "numina" else data.hub_dataset
-    return f"{source} from the hub ({len(data.subjects)} subjects), test {data.hub_dataset}"
+    train, test = (_hub_set(data.hub_places(split)) for split in ("train", "test"))
+    return f"from the hub: train {train}, test {test}"
+
+
+def _hub_set(places: list[str]) -> str:
+    name, _, subject = places[0].partition(":")
+    return f"{name} ({len(places)} subjects)" if subject else name
 
 
 def _devices(stage: str, config: Config) -> Iterator[str]:

@@ -16,7 +16,7 @@ from src.eval_worker import EvalWorker
 from src.evaluation.evaluation import EvalTask
 from src.evaluation.figures import EvalReport, Reports
 from src.output.lines import IN_LOG, brief
-from src.run.directory import Run, earlier_folder, read_outcome
+from src.run.directory import Run, earlier_folder, read_outcome, reported_model
 from src.run.files import write_json_atomic
 from src.run.metrics import MetricLog, open_metric_log
 from src.run.terminal import interval, list_faults, percent, show_scores
@@ -265,4 +265,4 @@ def starting_model(config: Config) -> str:
             f"{folder / 'step2_sft'}: step 2 has not finished, so there is no checkpoint to start "
             "from; run step2_sft/step2_sft.py first, or use --set grpo.init=base"
         )
-    return resolve_model(outcome["checkpoint"])
+    return resolve_model(reported_model(folder / "step2_sft", outcome))

@@ -201,6 +201,11 @@ def _stage_problems(stage: str, config: Config) -> Iterator[str]:
         yield from config.search_problems()
     if stage == GRPO_STAGE:
         yield from config.grpo.problems(process_count())
+        if config.sampling.temperature == 0:
+            yield (
+                "sampling.temperature: 0 draws the same completion for a whole group, which tells "
+                "GRPO nothing; use 1"
+            )
         yield from reward_problems(config)
         yield from _split_problems(config)
     yield from _optimizer_problems(stage, launched_strategy(), config)

@@ -77,16 +77,22 @@ def plain_policy(policy: Any) -> Any:
     return policy.get_base_model() if has_adapter(policy) else policy
 
 
-def quantization(config: Config, settings: AdapterSettings) -> BitsAndBytesConfig | None:
-    """Return how the frozen weights are kept: in 4 bits for QLoRA, as its paper does."""
+def quantization(
+    config: Config, settings: AdapterSettings, half: torch.dtype
+) -> BitsAndBytesConfig | None:
+    """Return how the frozen weights are kept: in 4 bits for QLoRA, as its paper does.
+
+    Args:
+        half: in which the training device computes where it does not in float32.
+    """
     if settings.adapter != "qlora":
         return None
-    kind = "bfloat16" if config.train.bf16_autocast else config.model.weight_dtype
+    compute = half if config.train.bf16_autocast else getattr(torch, config.model.weight_dtype)
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=getattr(torch, kind),
+        bnb_4bit_compute_dtype=compute,
     )
 
 
@@ -123,11 +129,13 @@ def check_adapter(path: str, config: Config, section: str) -> None:
 
 @torch.no_grad()
 def merged_weight(layer: Any) -> torch.Tensor:
-    """Return an adapted layer's weight with its update, in float32."""
-    held = layer.get_base_layer().weight
+    """Return a layer's weight in float32: out of its 4 bits, with its update, where it has them."""
+    held = _base_layer(layer).weight
     state = getattr(held, "quant_state", None)
     if state is not None:
         held = dequantize_bnb_weight(held, state=state)
+    if not isinstance(layer, LoraLayer):
+        return held.float()
     with torch.autocast(held.device.type, enabled=False):
         return held.float() + layer.get_delta_weight(_NAME).float()
 
@@ -137,13 +145,14 @@ class MergedTensors:
 
     def __init__(self, policy: Any) -> None:
         model = plain_policy(policy)
-        self._layers = {f"{name}.weight": layer for name, layer in _adapted_layers(model)}
-        inside = tuple(f"{name}." for name, _ in _adapted_layers(model))
+        layers = dict(_composed_layers(model))
+        self._layers = {f"{name}.weight": layer for name, layer in layers.items()}
+        inside = tuple(f"{name}." for name in layers)
         self._others = {
             name: tensor for name, tensor in model.named_parameters() if not name.startswith(inside)
         }
-        for name, layer in _adapted_layers(model):
-            bias = getattr(layer.get_base_layer(), "bias", None)
+        for name, layer in layers.items():
+            bias = getattr(_base_layer(layer), "bias", None)
             if bias is not None:
                 self._others[f"{name}.bias"] = bias
 
@@ -182,12 +191,12 @@ def published_weights(policy: Any) -> dict[str, torch.Tensor]:
 
 @contextmanager
 def computing_merged(policy: torch.nn.Module) -> Iterator[None]:
-    """Let adapted layers compute with the weights that are saved; does nothing without them.
+    """Let layers compute with the weights that are saved; does nothing where they do already.
 
     They then have no parameters of their own, so what rounds the others leaves them alone.
     """
     model = plain_policy(policy)
-    layers = list(_adapted_layers(model))
+    layers = list(_composed_layers(model))
     for name, layer in layers:
         _put(model, name, _MergedLinear(layer))
     try:
@@ -206,7 +215,7 @@ class _MergedLinear(torch.nn.Module):
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         (layer,) = self._layer
-        bias = getattr(layer.get_base_layer(), "bias", None)
+        bias = getattr(_base_layer(layer), "bias", None)
         weight = merged_weight(layer).bfloat16().to(inputs.dtype)
         return F.linear(inputs, weight, None if bias is None else bias.bfloat16().to(inputs.dtype))
 
@@ -253,6 +262,18 @@ def _adapted_layers(model: torch.nn.Module) -> Iterator[tuple[str, Any]]:
     for name, module in model.named_modules():
         if isinstance(module, LoraLayer):
             yield name, module
+
+
+def _composed_layers(model: torch.nn.Module) -> Iterator[tuple[str, Any]]:
+    """Yield the layers whose weight is not what they hold: adapted ones, and those in 4 bits."""
+    for name, module in model.named_modules():
+        held = None if name.endswith(".base_layer") else getattr(module, "weight", None)
+        if isinstance(module, LoraLayer) or getattr(held, "quant_state", None) is not None:
+            yield name, module
+
+
+def _base_layer(layer: Any) -> Any:
+    return layer.get_base_layer() if isinstance(layer, LoraLayer) else layer
 
 
 def _put(model: torch.nn.Module, name: str, module: torch.nn.Module) -> None:

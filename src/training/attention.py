@@ -23,6 +23,7 @@ from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface
 
 from src.training.batching import GroupedBatch, PackedBatch
+from src.training.parallel import half_type
 
 PACKED = "packed"
 MODEL_TYPES = (
@@ -114,7 +115,9 @@ def packing_arguments(implementation: str, batch: PackedBatch | GroupedBatch) ->
     if implementation != PACKED:
         return {}
     spans, device = spans_of(batch), batch.ids.device
-    layout = layout_of(spans, device) if device.type == "cuda" else None
+    # The kernel wants an Ampere card or a newer one, as bfloat16 does.
+    fast = device.type == "cuda" and half_type(device) == torch.bfloat16
+    layout = layout_of(spans, device) if fast else None
     return {"packed_spans": spans, "packed_layout": layout}
 
 

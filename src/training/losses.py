@@ -44,6 +44,8 @@ def add_chunked_loss(model: Any) -> None:
     a vocabulary of 150,000 whole logits and their gradient take gigabytes. It stands in `forward`,
     where data-parallel and sharded models gather their weights and gradients.
     """
+    if getattr(model, "has_chunked_loss", False):
+        return  # of an earlier trial
     original = model.forward
     softcap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
 
@@ -65,7 +67,7 @@ def add_chunked_loss(model: Any) -> None:
         entropy = _entropy(hidden, weight, bias, softcap) if wants_entropy else None
         return ChunkedScores(nll, entropy)
 
-    model.forward = forward
+    model.forward, model.has_chunked_loss = forward, True
 
 
 def _whole(tensor: torch.Tensor) -> torch.Tensor:

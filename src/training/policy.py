@@ -30,6 +30,7 @@ from src.run.processes import launched_sharding, training_device
 from src.training.adapters import plain_policy, quantization
 from src.training.attention import MODEL_TYPES, PACKED
 from src.training.model_files import check_checkpoint, looks_like_hub_id, missing_folder
+from src.training.parallel import half_type
 
 LOGGER = logging.getLogger(__name__)
 _SENSES = ("vision_config", "audio_config")
@@ -138,7 +139,8 @@ def load_policy(
         attention: implementation by transformers' name, or `packed`.
         adapter: that will train over it, and may want it in 4 bits.
     """
-    in_4_bits = quantization(config, adapter) if adapter else None
+    half = half_type(torch.device(training_device(config)))
+    in_4_bits = quantization(config, adapter, half) if adapter else None
     model = AutoModelForCausalLM.from_pretrained(
         path,
         dtype=getattr(torch, config.model.weight_dtype),

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
+from transformers import PreTrainedModel
 
 # Dense bfloat16 tensor-core peaks from NVIDIA's data sheets, in FLOP/s; the first match counts.
 _PEAK_FLOPS = {
@@ -34,25 +35,23 @@ def peak_flops(device: torch.device) -> float | None:
     return next((peak for key, peak in _PEAK_FLOPS.items() if key in name), None)
 
 
-def training_flops(
-    model: torch.nn.Module, lengths: Sequence[int], target_tokens: int, layers: int, width: int
-) -> float:
+def training_flops(model: PreTrainedModel, lengths: Sequence[int], target_tokens: int) -> float:
     """Return the model FLOPs of one forward and backward pass; recomputation does not count.
 
     6 a weight and token (Kaplan et al. 2020, section 2.1), 4 where it is frozen and so has no
     gradient of its own, the output layer on target tokens alone,
     and 6 x layers x width x length for each token's causal attention (half of PaLM's 12, appendix
-    B, as a token sees half of its sequence on average).
-
-    Args:
-        width: of all attention heads together.
+    B, as a token sees half of its sequence on average), the width being that of all heads together.
     """
+    shape = model.config.get_text_config()
+    head = getattr(shape, "head_dim", None) or shape.hidden_size // shape.num_attention_heads
+    layers, width = shape.num_hidden_layers, shape.num_attention_heads * head
     output, embeddings = (
         _flops_a_token(layer.weight)
-        for layer in (model.get_output_embeddings(), model.get_input_embeddings())  # type: ignore[operator]
+        for layer in (model.get_output_embeddings(), model.get_input_embeddings())
     )
     total = sum(_flops_a_token(parameter) for parameter in model.parameters())
-    tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight  # type: ignore[operator]
+    tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
     body = total - embeddings - (0 if tied else output)
     attention = 6 * layers * width * sum(length**2 for length in lengths)
     return body * sum(lengths) + output * target_tokens + attention

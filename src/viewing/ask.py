@@ -25,9 +25,8 @@ from src.data.token_ids import prompt_ids
 from src.run.directory import (
     SEARCH_STAGE,
     STAGES,
-    TRAINING_STAGES,
     read_outcome,
-    reported_checkpoint,
+    reported_model,
 )
 from src.training.policy import load_policy, load_tokenizer, resolve_model
 from utils.data.problem import Problem
@@ -88,10 +87,7 @@ def completions(stage: Path, question: str, samples: int, seed: int) -> Iterator
     config = load_config([stage / "config.yaml"], ["devices.train=cpu"])
     outcome = read_outcome(stage.parent, stage.name)
     assert outcome is not None
-    trained = stage.name in TRAINING_STAGES
-    path = resolve_model(
-        str(reported_checkpoint(stage, outcome)) if trained else outcome["checkpoint"]
-    )
+    path = resolve_model(reported_model(stage, outcome))
     tokenizer, model = load_tokenizer(path, config), load_policy(path, config).eval()
     prompt = stage_prompt(config, tokenizer)
     text = prompt.render(Problem(question, "", "", None, "", "asked"))

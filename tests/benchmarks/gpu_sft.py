@@ -240,9 +240,8 @@ def needed_flops(model: Any, examples: Sequence[Example]) -> float:
     """Return the FLOPs of training on some sequences once."""
     from src.training.throughput import training_flops
 
-    lengths, shape = [len(item.ids) for item in examples], model.config
-    layers, width = shape.num_hidden_layers, shape.hidden_size
-    return training_flops(model, lengths, target_tokens(examples), layers, width)
+    lengths = [len(item.ids) for item in examples]
+    return training_flops(model, lengths, target_tokens(examples))
 
 
 def math_like(vocabulary: int, count: int) -> list[Example]:

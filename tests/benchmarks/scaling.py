@@ -166,7 +166,7 @@ def train(point: Point) -> Measured:
         ends = [time.perf_counter() for _ in trainer.train(examples, schedule)]
     tokens = point.rows * point.length
     flops, plain_flops = (
-        training_flops(model, lengths, tokens // 2, point.shape.layers, point.shape.hidden)
+        training_flops(model, lengths, tokens // 2)
         for lengths in ([point.length] * point.rows, [1] * tokens)
     )
     return Measured(

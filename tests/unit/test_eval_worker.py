@@ -161,7 +161,7 @@ def test_an_engine_that_cannot_start_is_told_by_a_sentence_and_tried_once(script
     ):
         worker.evaluate(CHECKPOINT, "validation")
     assert str(failure.value) == (
-        "the evaluation engine could not start on models/m: ValueError: context of 4096 tokens, "
+        "the evaluation worker could not start on models/m: ValueError: context of 4096 tokens, "
         "the model has 1024"
     )
     assert "raise ValueError(" in str(failure.value.__cause__)

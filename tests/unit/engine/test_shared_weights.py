@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from src.engine.shared_weights import SharedWeights, altered_tensors, checksum
 
 
-@pytest.fixture(params=[torch.bfloat16, torch.float32])
+@pytest.fixture(params=[torch.bfloat16, torch.float16, torch.float32])
 def memory(tmp_path, request):
     shared = SharedWeights(tmp_path, request.param)
     yield shared, request.param

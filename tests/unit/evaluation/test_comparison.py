@@ -125,6 +125,17 @@ def test_grading_again_finds_what_a_hand_changed(two, capsys, tmp_path):
     assert not regrade(output).changed
 
 
+@pytest.mark.parametrize("column", ["found", "level", "fault", "answer"])
+def test_rows_that_lack_a_column_are_named(two, column):
+    file = two[1] / "completions.jsonl"
+    rows = [
+        {name: value for name, value in row.items() if name != column} for row in read_jsonl(file)
+    ]
+    write_jsonl_atomic(file, rows)
+    with pytest.raises(ConfigError, match=f"completions.jsonl:1: {column} missing"):
+        regrade(file)
+
+
 @pytest.mark.parametrize("content", ["", '{"answer": "5"}\n', '{"unique_id": "p1", "compl'])
 def test_what_is_no_evaluation_is_not_graded_again(tmp_path, content):
     file = tmp_path / "rows.jsonl"

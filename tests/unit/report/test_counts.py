@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from src.config.loading import dump_yaml, load_config
+from src.config.loading import dump_yaml, load_config, with_values
 from src.report import counts
 from src.report.counts import busy_seconds, stage_counts
 from src.report.rehearsal import build_rehearsal, cells, show_rehearsal
@@ -148,13 +148,26 @@ def grpo(folder, steps=4, more=None):
     return {"n": 2500, "collapsed": None}
 
 
+@pytest.mark.parametrize(
+    ("device", "sleep", "plan"),
+    [("cuda:0", "on", "7"), ("cuda:0", "off", "5"), ("cpu", "auto", "5")],
+)
+def test_an_engine_that_sleeps_is_synced_after_each_evaluation(tmp_path, device, sleep, plan):
+    folder = tmp_path / "step3_GRPO"
+    folder.mkdir()
+    changes = {"devices.train": device, "devices.eval": "auto", "engine.sleep": sleep}
+    config = with_values(config_of("step3_GRPO"), changes)
+    counted = stage_counts(folder, config, grpo(folder))
+    assert [count.plan for count in counted if count.what == "verified weight syncs"] == [plan]
+
+
 def test_reinforcement_learning_is_counted(tmp_path):
     folder = tmp_path / "step3_GRPO"
     folder.mkdir()
     found, rows = seen(folder, grpo(folder))
     assert found["optimizer steps of 8 completions"] == ("4", 4)
     assert found["evaluations"] == found["checkpoints chosen between"] == ("3", 3)
-    assert found["verified weight syncs"] == ("5", 5)
+    assert found["verified weight syncs"] == ("5 to 7", 5)  # a GPU's engine may sleep
     assert found["resumable states saved"] == ("2", 2)
     assert found["steps with groups written down"] == ("2", 2)
     assert found["groups drawn"] == ("4 to 13", 12)

@@ -16,7 +16,7 @@ from src.data.chat import stage_prompt
 from src.data.prompts import load_prompt
 from src.data.token_ids import prompt_ids
 from src.report import publish
-from src.run.directory import reported_checkpoint
+from src.run.directory import reported_checkpoint, reported_model
 from src.run.files import append_jsonl
 from src.training.policy import load_tokenizer
 from tests.conftest import TINY_BASE
@@ -140,6 +140,9 @@ def test_a_run_that_was_moved_still_has_its_checkpoint(run, tmp_path):
     found = reported_checkpoint(moved / "step3_GRPO", outcome)
     assert found.is_dir()
     assert found.is_relative_to(moved)
+    assert reported_model(moved / "step3_GRPO", outcome) == str(found)
+    asked = {"stage": "step0_baseline", "checkpoint": "/models/base"}
+    assert reported_model(moved / "step0_baseline", asked) == "/models/base"
 
 
 def test_a_rehearsal_is_not_given_away(run):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from src.config.loading import ROOT, ConfigError, build_config, with_values
+from src.config.loading import ROOT, ConfigError, build_config, load_config, with_values
 from src.config.schema import Config
 from src.evaluation.engine_client import EvaluationError
 from src.evaluation.figures import EvalReport
@@ -416,11 +416,36 @@ def test_other_mistakes_in_the_search_are_said_before_anything_is_loaded():
 
 
 @pytest.mark.parametrize(
+    ("space", "says"),
+    [
+        ("train.epochs: {choices: [1, 3]}", "train.epochs: no trial reads it for itself; search "),
+        ("train.gradient_checkpointing: {choices: [true, false]}", "no trial reads it for itself"),
+        ("grpo.learning_rate: {low: 1e-6, high: 1e-5}", "grpo.learning_rate: no setting of train"),
+        ("train.adapter: {choices: [none, lora]}", "all trials share one loaded model"),
+        ("train.batch_size: {low: 8, high: 64}", "8.0: input should be a valid integer; list whol"),
+        ("train.learning_rate: {low: 0, high: 1e-4}", "0.0: input should be greater than 0"),
+        ("train.optimizer: {choices: [adamw, sgd]}", "'sgd': input should be 'adamw'"),
+        ("train.batch_size: {choices: [0, x, 64]}", "train.batch_size: 0: input should be greater"),
+    ],
+)
+def test_a_search_space_that_no_trial_can_follow(space, says):
+    given = [f"search.space={{{space}}}", "search.enqueue=[]"]
+    problems = list(load_config(["config/sft_hyper_config.yaml"], given).search_problems())
+    assert len(problems) == 1
+    assert problems[0].startswith("search.space: ")
+    assert says in problems[0]
+
+
+def test_a_fixed_batch_size_must_divide_the_rungs():
+    given = ["search.space={train.weight_decay: {low: 0, high: 0.1}}", "search.enqueue=[]"]
+    config = load_config(["config/sft_hyper_config.yaml"], [*given, "train.batch_size=100"])
+    assert "not multiples of batch size 100" in next(config.search_problems())
+
+
+@pytest.mark.parametrize(
     "file", sorted((ROOT / "config").rglob("sft_hyper_config.yaml"), key=str), ids=str
 )
 def test_shipped_configurations_search_what_they_may(file):
-    from src.config.loading import load_config
-
     config = load_config([file])
     assert list(config.search_problems()) == []
     assert config.search.enqueue

@@ -386,7 +386,7 @@ def test_the_seconds_of_a_step_are_what_the_page_says_they_are_computed_from():
 
 
 @pytest.mark.parametrize(
-    ("text", "kind", "in_evaluation"),
+    ("text", "kind", "in_engine"),
     [
         (CUDA_TEXT, "out", False),
         ("No available memory for the cache blocks. Try increasing `gpu_memory_utilization`",
@@ -395,13 +395,18 @@ def test_the_seconds_of_a_step_are_what_the_page_says_they_are_computed_from():
          "memory utilization (0.35, 13.79 GiB).", "not free", False),
         ("c on validation could not be scored:\nTraceback (most recent call last):\n  File x\n"
          f"torch.OutOfMemoryError: {CUDA_TEXT}", "out", True),
-        ("the evaluation engine could not start on m:\nTraceback\nValueError: No available memory "
+        ("the evaluation worker could not start on m:\nTraceback\nValueError: No available memory "
          "for the cache blocks.", "no cache", True),
+        ("the evaluation worker on cuda:2 could not start on m: ValueError: Free memory on device "
+         "cuda:2 (10.25/39.39 GiB) on startup is less than desired", "not free", True),
+        ("the rollout engine could not start on m: ValueError: No available memory for the cache "
+         "blocks.", "no cache", True),
+        (f"the rollout engine failed: OutOfMemoryError: {CUDA_TEXT}", "out", True),
     ],
 )  # fmt: skip
-def test_errors_about_memory_are_told_by_their_words(text, kind, in_evaluation):
+def test_errors_about_memory_are_told_by_their_words(text, kind, in_engine):
     found = find_shortage(RuntimeError(text))
-    assert (found.kind, found.in_evaluation) == (kind, in_evaluation)
+    assert (found.kind, found.in_engine) == (kind, in_engine)
     assert "Traceback" not in found.quote
     wrapped = ValueError("the trainer stopped")
     wrapped.__cause__ = RuntimeError(text)

@@ -72,10 +72,12 @@ def logits(model):
         return model(input_ids=IDS, use_cache=False).logits
 
 
+@pytest.mark.parametrize("targets", ["all-linear", ["q_proj", "v_proj"]], ids=str)
 @pytest.mark.parametrize("kind", ["lora", "qlora"])
-def test_a_merged_model_computes_what_the_adapted_one_does(kind, tokenizer, tmp_path):
+def test_a_merged_model_computes_what_the_adapted_one_does(kind, targets, tokenizer, tmp_path):
     # In training mode: in the other, bitsandbytes multiplies in bfloat16 where the processor can.
-    policy = moved(adapted(policy_of(kind, tokenizer), settings(adapter=kind), 1)).train()
+    given = settings(adapter=kind, adapter_targets=targets)
+    policy = moved(adapted(policy_of(kind, tokenizer), given, 1)).train()
     plain = two_layer_model(tokenizer, tied=True) if kind == "lora" else None
     plain = plain or AutoModelForCausalLM.from_pretrained(TINY_BASE, dtype=torch.float32)
     before = {name: tensor.clone() for name, tensor in policy.named_parameters()}
@@ -146,10 +148,12 @@ def test_gradients_through_packing_chunks_and_checkpoints_are_those_of_the_plain
 
 def test_frozen_weights_count_four_flops_a_token(tokenizer):
     model = two_layer_model(tokenizer, tied=True)
-    whole = training_flops(model, [10], 10, 2, 0)
+    attention = 6 * 2 * 64 * 10**2
+    whole = training_flops(model, [10], 10) - attention
     policy = adapted(model, settings(), 1)
     own = sum(tensor.numel() for tensor in adapter_state(policy).values())
-    assert training_flops(policy, [10], 10, 2, 0) == pytest.approx(whole * 4 / 6 + 60 * own)
+    flops = training_flops(policy, [10], 10) - attention
+    assert flops == pytest.approx(whole * 4 / 6 + 60 * own)
 
 
 def test_the_probe_is_that_of_the_published_model(tokenizer, tmp_path):
@@ -172,11 +176,13 @@ def train(tokenizer, examples, folder, config, *, kind="lora", stop_after=None, 
     return trainer, [row["train/loss"] for row in sink.rows if "train/loss" in row]
 
 
+@pytest.mark.parametrize("targets", ["all-linear", ["q_proj", "v_proj"]], ids=str)
 @pytest.mark.parametrize("kind", ["lora", "qlora"])
 def test_a_checkpoint_is_a_plain_model_with_the_adapter_beside_it(
-    kind, tokenizer, examples, tmp_path
+    kind, targets, tokenizer, examples, tmp_path
 ):
-    trainer, losses = train(tokenizer, examples, tmp_path, settings(adapter=kind), kind=kind)
+    config = settings(adapter=kind, adapter_targets=targets)
+    trainer, losses = train(tokenizer, examples, tmp_path, config, kind=kind)
     assert losses[2] < losses[0]
     folder = tmp_path / "step_000003"
     verify_checkpoint(folder)

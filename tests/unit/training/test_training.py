@@ -198,8 +198,11 @@ def test_flops_of_a_step_by_hand(tokenizer):
     model = two_layer_model(tokenizer, tied=True)
     head = model.get_output_embeddings().weight.numel()
     body = sum(parameter.numel() for parameter in model.parameters()) - head
-    flops = training_flops(model, [10, 20], 12, layers=2, width=64)
+    flops = training_flops(model, [10, 20], 12)
     assert flops == 6 * (body * 30 + head * 12) + 6 * 2 * 64 * (100 + 400)
+    model.config.head_dim = 128  # Qwen3's heads are together wider than its hidden states
+    wider = training_flops(model, [10, 20], 12)
+    assert wider - flops == 6 * 2 * (128 * model.config.num_attention_heads - 64) * (100 + 400)
 
 
 # Optimization
