@@ -139,19 +139,22 @@ def asleep(device: str) -> Found:
 
 
 def adapters(device: str) -> Found:
-    """Step 2 by QLoRA and step 3 by LoRA, both with 8-bit moments: merged, swapped, verified."""
+    """Step 2 by QLoRA, step 3 by LoRA and QLoRA, with 8-bit moments: merged, swapped, verified."""
     eight_bits = ("train.optimizer=adamw_8bit", "grpo.optimizer=adamw_8bit")
     with TemporaryDirectory() as folder:
         more = [*both_on(device, folder), *settings(eight_bits)]
         run([sys.executable, *STEP2, *more, *settings([*SMALL_SFT, "train.adapter=qlora"])])
         tuned = rows_of(folder, "step2_sft")
         run([sys.executable, *STEP3, *more, *settings([*SMALL_GRPO, "grpo.adapter=lora"])])
-        found = _grpo_found(folder)
+        low_rank = _grpo_found(folder)
+        given = settings([*SMALL_GRPO, "grpo.adapter=qlora"])
+        run([sys.executable, *STEP3, *more, *given, "--fresh"])
+        four_bits = _grpo_found(folder)
     losses, gap = _tuned(tuned)
     return Found(
-        found.held and gap < 0.03 and losses[-1] < losses[0],
-        f"QLoRA: losses {losses[0]:.4f} to {losses[-1]:.4f}, probe gap of its checkpoints "
-        f"{gap:.4f}; LoRA: {found.figure}",
+        low_rank.held and four_bits.held and gap < 0.03 and losses[-1] < losses[0],
+        f"SFT with QLoRA: losses {losses[0]:.4f} to {losses[-1]:.4f}, probe gap of its checkpoints "
+        f"{gap:.4f}; GRPO with LoRA: {low_rank.figure}; with QLoRA: {four_bits.figure}",
     )
 
 
