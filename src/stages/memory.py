@@ -2,7 +2,7 @@
 
 What is kept over a step (weights, gradients, moments) follows from the number of parameters and the
 strategy. What comes and goes follows from the model's shape and the tokens of a micro-batch, and is
-largest in one of a few moments of a pass; the fullest one counts. Formulas were checked against
+largest in one of a few phases of a pass; the fullest one counts. Formulas were checked against
 tensors alive in real passes of Qwen2 shapes (`tests/unit/stages/test_memory.py`); no GPU has.
 
 Letters: T tokens of a micro-batch, N of them targets, H hidden width, I width inside an MLP, Q and
@@ -130,10 +130,10 @@ def precision(config: Config, strategy: str) -> Precision:
 def _by_item(config: Config, one: Pass, processes: int, strategy: str) -> dict[str, float]:
     shape, sizes = model_shape(config), precision(config, strategy)
     held = _held(config, shape, one, processes, strategy)
-    moments = (_forward, _output_layer, _layers_backward, _embedding_backward)
+    phases = (_forward, _output_layer, _layers_backward, _embedding_backward)
     whole = _Whole(sizes.weight if strategy == "fsdp2" else 0, shape)
     passing = max(
-        (moment(shape, sizes, one, whole) for moment in moments),
+        (phase(shape, sizes, one, whole) for phase in phases),
         key=lambda items: sum(items.values()),
     )
     spare = {"fragmentation": _FRAGMENTATION * sum(passing.values())}
