@@ -409,8 +409,8 @@ def test_other_mistakes_in_the_search_are_said_before_anything_is_loaded():
     problems = list(config.search_problems())
     assert [problem.split(":")[0] for problem in problems] == [
         "search.enqueue",
-        "search.storage",
         "search.space",
+        "search.storage",
     ]
     assert "secret" not in "".join(problems)
 
