@@ -1,4 +1,4 @@
-"""What a run gives out beside its files: lines for a terminal, event files for TensorBoard.
+"""What a run gives out: lines for a terminal, tables in Markdown, event files for TensorBoard.
 
 Knows no configuration and no run; everything above may use it.
 

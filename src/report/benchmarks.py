@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from src.benchmarks.table import SAID, read_benchmarks, table
+from src.output.markdown import markdown_table
 from src.run.directory import SEARCH_STAGE, reported_model
 
 Record = dict[str, Any]
@@ -38,8 +39,8 @@ def show_benchmarks(benchmarks: Record) -> list[str]:
     if not benchmarks:
         return []
     header, *rows = table(benchmarks)
-    lines = [header, ("---", "---", *["---:"] * (len(header) - 4), "---", "---"), *rows]
-    return ["## Benchmarks", SAID, "\n".join(f"| {' | '.join(row)} |" for row in lines)]
+    shown = markdown_table(header, rows, texts=("benchmark", "prompt", "sampling"))
+    return ["## Benchmarks", SAID, shown]
 
 
 def page_benchmarks(benchmarks: Record) -> Record | None:

@@ -12,6 +12,7 @@ from src.config.loading import ConfigError
 from src.config.schema import Config
 from src.data.prompts import PromptTemplate
 from src.data.summary import describe_data
+from src.output.markdown import markdown_table
 from src.run.directory import GRPO_STAGE, SEARCH_STAGE
 from src.run.terminal import interval, percent
 
@@ -150,8 +151,7 @@ def _results(scored: list[Record], report: Record) -> Iterator[str]:
         )
         for entry in scored
     ]
-    table = [_HEADER, ("---", *["---:"] * (len(_HEADER) - 1)), *rows]
-    yield "\n".join(f"| {' | '.join(row)} |" for row in table)
+    yield markdown_table(_HEADER, rows)
     yield (
         "Accuracy is the share of all test problems answered correctly in the right format, with "
         "Wilson's 95 % interval; stages are compared problem by problem. The intervals cover which "

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from src.config.loading import load_config
+from src.output.markdown import markdown_table
 from src.report.counts import Count, stage_counts
 from src.stages.promises import broken_promises
 from src.stages.rehearsal import describe_rehearsal
@@ -44,11 +45,11 @@ def show_rehearsal(rehearsal: Record | None) -> list[str]:
     """Write the mark, the table of what ran how often, and the warnings in Markdown."""
     if rehearsal is None:
         return []
-    rows = [HEADER, ("---", "---", "---:", "---:", "---"), *map(cells, rehearsal["counts"])]
+    rows = map(cells, rehearsal["counts"])
     warnings = [f"- {line}" for line in rehearsal["warnings"]] or ["Everything ran as planned."]
     return [
         f"**{rehearsal['said']}**",
-        "\n".join(f"| {' | '.join(row)} |" for row in rows),
+        markdown_table(HEADER, rows, texts=("what", "")),
         "\n".join(warnings),
     ]
 

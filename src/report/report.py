@@ -13,6 +13,7 @@ from typing import Any
 from src.benchmarks.table import read_benchmarks
 from src.data.summary import describe_data
 from src.evaluation.comparison import Difference, Scored, paired_difference, read_scored
+from src.output.markdown import markdown_table
 from src.report.benchmarks import build_benchmarks, show_benchmarks
 from src.report.page import render_page
 from src.report.plots import draw_run
@@ -202,11 +203,11 @@ def render_markdown(report: Record, outcomes: dict[str, Record], run_name: str) 
         (*_cells(entry), f"`{_shown_checkpoint(entry['checkpoint'])}`")
         for entry in _evaluated(report)
     ]
-    table = [(*_HEADER, "checkpoint"), ("---", *["---:"] * (len(_HEADER) - 1), "---"), *rows]
+    table = markdown_table((*_HEADER, "checkpoint"), rows, texts=("checkpoint",))
     blocks = [
         f"# Results of run {run_name} (profile {report['profile']})",
         *show_rehearsal(report.get("rehearsal")),
-        "\n".join(f"| {' | '.join(row)} |" for row in table) if rows else "No stage was evaluated.",
+        table if rows else "No stage was evaluated.",
         *_show_search(outcomes.get(SEARCH_STAGE)),
         *_describe_gain(report["whole_gain"]),
         *_show_variants(report["variants"]),
@@ -246,10 +247,9 @@ def _show_variants(variants: Record) -> list[str]:
         )
         for name, found in variants.items()
     ]
-    table = [header, ("---", *["---:"] * (len(header) - 1)), *rows]
     return [
         "The first model asked in other ways (another yardstick than the table above):",
-        "\n".join(f"| {' | '.join(row)} |" for row in table),
+        markdown_table(header, rows),
     ]
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from src.output.markdown import markdown_table
 from src.run.files import write_json_atomic, write_text_atomic
 from src.run.terminal import interval, percent, show
 from src.seeds.figures import SCORED, build_figures
@@ -50,8 +51,7 @@ def render_markdown(figures: Record, tables: Sequence[Table], name: str) -> str:
     """Write the tables and what they mean."""
     blocks = [f"# {_title(figures, name)}", *said(figures)]
     for table in tables:
-        lines = [table.header, ("---", *["---:"] * (len(table.header) - 1)), *table.rows]
-        blocks += [f"## {table.title}", "\n".join(f"| {' | '.join(row)} |" for row in lines)]
+        blocks += [f"## {table.title}", markdown_table(table.header, table.rows)]
     return "\n\n".join(blocks) + "\n"
 
 
