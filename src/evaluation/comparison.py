@@ -13,6 +13,7 @@ from typing import Any
 
 from src.config.loading import ConfigError
 from src.run.files import read_json, read_jsonl
+from src.run.terminal import p_value
 from utils.stats.bootstrap import bootstrap_interval
 from utils.stats.paired import mcnemar_exact, paired_difference_interval
 
@@ -61,10 +62,9 @@ class Difference:
     def __str__(self) -> str:
         """Write `+17.0 points [+14.9, +19.1], p < 0.001, 1,021 won, 170 lost`."""
         low, high = (100 * bound for bound in self.ci95)
-        p = "p < 0.001" if self.p_value < 0.001 else f"p = {self.p_value:.3f}"
         return (
-            f"{100 * self.difference:+.1f} points [{low:+.1f}, {high:+.1f}], {p}, "
-            f"{self.won:,} won, {self.lost:,} lost"
+            f"{100 * self.difference:+.1f} points [{low:+.1f}, {high:+.1f}], "
+            f"p {p_value(self.p_value, '= ')}, {self.won:,} won, {self.lost:,} lost"
         )
 
 

@@ -108,6 +108,27 @@ def interval(bounds: Sequence[float]) -> str:
     return f"[{percent(bounds[0])}, {percent(bounds[1])}]"
 
 
+def points(change: float, bounds: Sequence[float]) -> str:
+    """Write a change in percentage points with its interval.
+
+    >>> points(17.0, [14.9, 19.1])
+    '+17.0 [+14.9, +19.1]'
+    """
+    return f"{change:+.1f} [{bounds[0]:+.1f}, {bounds[1]:+.1f}]"
+
+
+def p_value(p: float, equals: str = "") -> str:
+    """Write a p-value; of one that would read 0.000 no more than that it is below 0.001.
+
+    Args:
+        equals: what stands before a value; a column that is headed p needs nothing.
+
+    >>> p_value(0.0421), f"p {p_value(0.0421, '= ')}", f"p {p_value(1e-9, '= ')}"
+    ('0.042', 'p = 0.042', 'p < 0.001')
+    """
+    return "< 0.001" if p < 0.001 else f"{equals}{p:.3f}"
+
+
 def _printable(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 

@@ -18,7 +18,7 @@ from src.evaluation.regrading import Regraded, regrade
 from src.output.lines import log_to_terminal, shown_path
 from src.run.directory import STAGES, pipeline_folder
 from src.run.files import write_json_atomic, write_jsonl_atomic
-from src.run.terminal import percent, show, show_faults, show_scores
+from src.run.terminal import p_value, percent, points, show, show_faults, show_scores
 
 LOGGER = logging.getLogger(__name__)
 _SHOWN = 20
@@ -151,14 +151,13 @@ def _show_comparison(found: dict[str, Any]) -> None:
 
 
 def _difference_row(name: str, part: dict[str, Any]) -> tuple[str, ...]:
-    low, high = part["ci95"]
     return (
         name,
         f"{part['n']:,}",
-        f"{100 * part['difference']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]",
+        points(100 * part["difference"], [100 * bound for bound in part["ci95"]]),
         f"{part['won']:,}",
         f"{part['lost']:,}",
-        "< 0.001" if part["p_value"] < 0.001 else f"{part['p_value']:.3f}",
+        p_value(part["p_value"]),
     )
 
 

@@ -9,7 +9,7 @@ from src.report.rehearsal import HEADER as COUNTS
 from src.report.rehearsal import cells
 from src.report.search import describe_search
 from src.run.directory import SEARCH_STAGE
-from src.run.terminal import interval, percent, say, show
+from src.run.terminal import interval, p_value, percent, points, say, show
 
 Record = dict[str, Any]
 _WIDE = 110
@@ -44,15 +44,13 @@ def _row(entry: Record, *, wide: bool) -> tuple[str, ...]:
     gain = entry["improvement"]
     more = ("-", "-", "-")
     if gain:
-        p_value = gain["p_value"]
-        p = "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
-        more = (f"{gain['won']:,}", f"{gain['lost']:,}", p)
+        more = (f"{gain['won']:,}", f"{gain['lost']:,}", p_value(gain["p_value"]))
     return (
         entry["stage"],
         f"{percent(entry['accuracy'])} {interval(entry['accuracy_ci95'])}",
         percent(entry["format_rate"]),
         percent(entry["accuracy_anywhere"]),
-        f"{gain['points']:+.1f} [{gain['ci95'][0]:+.1f}, {gain['ci95'][1]:+.1f}]" if gain else "-",
+        points(gain["points"], gain["ci95"]) if gain else "-",
         *((percent(entry["accuracy_well_formed"]), *more) if wide else ()),
         f"{entry['wall_s'] / 60:.1f}",
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 from src.output.page_template import fill
 from src.run.files import write_text_atomic
-from src.run.terminal import interval, percent, say, show
+from src.run.terminal import interval, p_value, percent, points, say, show
 
 LOGGER = logging.getLogger(__name__)
 Record = dict[str, Any]
@@ -61,8 +61,8 @@ def _row(stage: Record) -> tuple[str, ...]:
     gain = stage["accuracy"]
     if gain is None:
         return stage["stage"], *runs, "-", "-"
-    points = f"{gain['points']:+.1f} [{gain['ci95'][0]:+.1f}, {gain['ci95'][1]:+.1f}]"
-    return stage["stage"], *runs, points, f"{gain['p_value']:.3f}"
+    change = points(gain["points"], gain["ci95"])
+    return stage["stage"], *runs, change, p_value(gain["p_value"])
 
 
 def _brief(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import logging
 import os
 import sys
@@ -11,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from src.run import terminal as terminal_module
-from src.run.terminal import Progress, list_faults, show, show_records, show_scores
+from src.run.terminal import Progress, list_faults, p_value, show, show_records, show_scores
 
 FIGURES = {
     "n": 12345,
@@ -98,3 +99,11 @@ def test_what_went_wrong_is_listed_by_frequency():
         "75.0% no </think>",
         "25.0% another value",
     ]
+
+
+def test_no_p_value_reads_as_zero():
+    assert [p_value(p) for p in (0.0, 0.00099, 0.001, 0.5)] == ["< 0.001"] * 2 + ["0.001", "0.500"]
+
+
+def test_docstring_examples():
+    assert doctest.testmod(terminal_module).failed == 0

@@ -51,6 +51,7 @@ def test_runs_are_compared_problem_by_problem(runs, capsys):
     said = capsys.readouterr().out
     assert "run.seed" in said
     assert "+25.0 [+" in said
+    assert "< 0.001" in said
     page = write_page(found, *runs).read_text()
     assert "@@" not in page
     assert "http" not in page.replace("http://www.w3.org/2000/svg", "")
