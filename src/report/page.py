@@ -71,7 +71,7 @@ def render_page(
         "variants": [{"name": name, **found} for name, found in report["variants"].items()],
         "benchmarks": page_benchmarks(report.get("benchmarks", {})),
         "faults": FAULTS,
-        "curves": [*_search_curve(run_folder), *curves(run_folder)],
+        "curves": [*_search_curve(run_folder, search), *curves(run_folder)],
         "search": describe_search(search) if search else "",
         "importances": search["importances"] if search else {},
         "completed": search["trials"] - search["pruned"] - search["failed"] if search else 0,
@@ -117,10 +117,14 @@ def curves(run_folder: Path) -> list[Record]:
     return charts
 
 
-def _search_curve(run_folder: Path) -> list[Record]:
-    """Read the search's history: each trial's value, and the best so far."""
+def _search_curve(run_folder: Path, search: Record | None) -> list[Record]:
+    """Read the search's history: each trial's value and, once it has ended, the best so far.
+
+    Args:
+        search: its outcome.
+    """
     file = run_folder / SEARCH_STAGE / "trials.csv"
-    if not file.is_file():
+    if search is None or not file.is_file():
         values = sorted(trial_values(file.parent).items())
         sofar = {"name": "trials so far", "points": values, "line": False}
         return (
@@ -128,13 +132,15 @@ def _search_curve(run_folder: Path) -> list[Record]:
         )
     with file.open(encoding="utf-8", newline="") as stream:
         rows = [row for row in csv.DictReader(stream) if row["value"]]
+    # The one objective of which less is better; trials.csv has the loss itself.
+    better = min if search["best"]["objective"] == "eval_loss" else max
     points: dict[str, list[list[float]]] = {"complete": [], "pruned": []}
     best: list[list[float]] = []
     for row in rows:
         number, value = int(row["number"]), float(row["value"])
         points.setdefault(row["state"].lower(), []).append([number, value])
         if row["state"] == "COMPLETE":
-            best.append([number, max([value, *(before for _, before in best)])])
+            best.append([number, better([value, *(before for _, before in best)])])
     series: list[Record] = [
         {"name": name, "points": found, "line": False} for name, found in points.items() if found
     ]

@@ -314,6 +314,31 @@ def test_the_page_is_one_file_that_asks_for_nothing(full_run):
 
 
 @pytest.mark.parametrize(
+    ("objective", "best"),
+    [
+        ("validation_accuracy", [[0, 0.4], [1, 0.5], [3, 0.5]]),
+        ("eval_loss", [[0, 0.4], [1, 0.4], [3, 0.3]]),
+    ],
+)
+def test_the_best_trial_so_far_is_the_one_of_least_loss_where_loss_is_searched(
+    tmp_path, objective, best
+):
+    search = SEARCH | {"best": SEARCH["best"] | {"objective": objective}}
+    folder = write_run(tmp_path / "searched", search)
+    (folder / SEARCH_STAGE / "trials.csv").write_text(
+        "number,state,value\n0,COMPLETE,0.4\n1,COMPLETE,0.5\n2,PRUNED,0.1\n3,COMPLETE,0.3\n"
+    )
+    write_report(folder)
+    page = (folder / "report.html").read_text()
+    (chart,) = json.loads(page.split('id="data">')[1].split("</script>")[0])["curves"]
+    assert {line["name"]: line["points"] for line in chart["series"]} == {
+        "complete": [[0, 0.4], [1, 0.5], [3, 0.3]],
+        "pruned": [[2, 0.1]],
+        "best so far": best,
+    }
+
+
+@pytest.mark.parametrize(
     ("path", "shown"),
     [
         ("/one/results/tiny/step2_sft/checkpoints/step_6", "step2_sft/checkpoints/step_6"),
