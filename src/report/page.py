@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from src.data.summary import describe_data
 from src.output.page_template import fill
 from src.report.benchmarks import page_benchmarks
+from src.report.curves import read_curves
 from src.report.search import describe_search
 from src.report.unfinished import trial_values
 from src.run.directory import GRPO_STAGE, SEARCH_STAGE
@@ -101,18 +101,12 @@ def _conditions(outcomes: Mapping[str, Record]) -> list[str]:
 
 
 def curves(run_folder: Path) -> list[Record]:
-    """Read the curves that were logged; a later value of the same step counts."""
+    """Return the charts of what was logged."""
     charts = []
     for title, stage, axis, metrics in _CURVES:
-        file = run_folder / stage / "metrics.jsonl"
-        rows = read_jsonl(file, growing=True) if file.is_file() else []
-        series = []
-        for name in metrics:
-            logged = [row for row in rows if row.get(name) is not None]
-            points = {row["step"]: row[name] for row in logged if math.isfinite(row[name])}
-            if points:
-                series.append({"name": name, "points": sorted(points.items())})
-        if series:
+        found = read_curves(run_folder / stage, metrics)
+        if found:
+            series = [{"name": name, "points": points} for name, points in found.items()]
             charts.append({"title": title, "x": axis, "series": series})
     return charts
 

@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from src.run.files import read_jsonl
+from src.report.curves import read_curves
 from utils.stats.statistics import wilson_interval
 
 Record = dict[str, Any]
@@ -70,13 +70,8 @@ def _draw_rates(axes: Axes, entries: Sequence[Record]) -> None:
 
 def _draw_curves(axes: Axes, title: str, stage_folder: Path) -> None:
     """Draw train and validation accuracy by step, whichever were logged."""
-    path = stage_folder / "metrics.jsonl"
-    rows = read_jsonl(path, growing=True) if path.exists() else []
-    for name, style in _CURVES.items():
-        # A resumed stage logs some steps twice; the later value is the one that counts.
-        points = sorted({row["step"]: row[name] for row in rows if name in row}.items())
-        if points:
-            axes.plot(*zip(*points, strict=True), label=name.replace("/", " "), **style)
+    for name, points in read_curves(stage_folder, list(_CURVES)).items():
+        axes.plot(*zip(*points, strict=True), label=name.replace("/", " "), **_CURVES[name])
     axes.set(title=f"{title}, by step", xlabel="optimizer step")
     axes.locator_params(axis="x", integer=True, nbins=6)
     axes.legend(handles=axes.lines, loc="lower right", frameon=False)
