@@ -123,7 +123,7 @@ def _trial_steps(
 
 
 def _fine_tuning(folder: Path, config: Config, outcome: Record) -> Iterator[Count]:
-    train, rows = config.train, _latest(folder)
+    train, rows = config.train, read_jsonl(folder / "metrics.jsonl")
     rounds = config.sft.rounds if config.sft.source == "rejection_sampling" else 1
     planned = train.checkpoint_steps(sft_rows(config))
     evaluations = _exactly(rounds * len(planned))
@@ -174,7 +174,7 @@ def _engine_s(row: Record) -> float:
 
 
 def _grpo(folder: Path, config: Config, outcome: Record) -> Iterator[Count]:
-    grpo, rows = config.grpo, _latest(folder)
+    grpo, rows = config.grpo, read_jsonl(folder / "metrics.jsonl")
     steps = [row for row in rows if "train/loss" in row]
     scored = [row for row in rows if "validation/accuracy" in row]
     evaluations = len(grpo.evaluation_steps)
@@ -226,14 +226,6 @@ def _scores(folder: Path) -> list[float]:
     """Return the accuracies that checkpoints were chosen by, in the order of training."""
     files = sorted(folder.glob("checkpoints/**/scores.json"))
     return [score["accuracy"] for file in files for _, score in sorted(read_json(file).items())]
-
-
-def _latest(folder: Path) -> list[Record]:
-    """Read a stage's metrics; of what was logged again after an interruption, the later row."""
-    rows: dict[tuple[Any, ...], Record] = {}
-    for row in read_jsonl(folder / "metrics.jsonl"):
-        rows[row.get("round"), row["step"], *sorted(row.keys() - {"step", "time_s", "round"})] = row
-    return list(rows.values())
 
 
 def _with(rows: Sequence[Record], name: str) -> int:

@@ -76,15 +76,6 @@ def test_of_several_engines_the_mean_is_busy():
     assert busy_seconds([step, scored]) == (5.0, 4.0, 10.0)
 
 
-def test_rows_logged_again_after_an_interruption_count_once(tmp_path):
-    folder = tmp_path / "step2_sft"
-    folder.mkdir()
-    outcome = fine_tuning(folder)
-    again = {"step": 8, "time_s": 80.0, "train/loss": 1.0, "system/step_s": 4.0}
-    append_jsonl(folder / "metrics.jsonl", [again])
-    assert seen(folder, outcome)[0]["optimizer steps of 4 examples"] == ("8", 8)
-
-
 def trial(folder, number, state, size, rungs, steps):
     rows = [{"step": size * step, "train/loss": 1.0} for step in range(1, steps + 1)]
     for rung in rungs:
