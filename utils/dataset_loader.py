@@ -20,7 +20,7 @@ from utils.data.answers import is_answer
 from utils.data.columns import read_texts
 from utils.data.json_lines import DataError
 from utils.data.problem import Problem, normalised_text
-from utils.data.problem_generator import generate_problems
+from utils.data.problem_generator import TEST_PROBLEMS, TRAIN_PROBLEMS, generate_problems
 from utils.data.sources import DataRow, Source, describe_reading
 from utils.grading.answer_forms import extract_boxed
 
@@ -143,9 +143,9 @@ def load_test_set(source: Source, name: str) -> ProblemSet:
 def load_synthetic(sizes: SplitSizes, seed: int) -> ProblemSet:
     """Generate the tiny profile's problems; splits are disjoint by the hash of the text."""
     return ProblemSet(
-        train=generate_problems(sizes.train or 1600, "train", seed),
+        train=generate_problems(sizes.train or TRAIN_PROBLEMS, "train", seed),
         validation=generate_problems(sizes.validation, "validation", seed),
-        test=generate_problems(sizes.test or 1000, "test", seed),
+        test=generate_problems(sizes.test or TEST_PROBLEMS, "test", seed),
     )
 
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from src.config.loading import resolve_path
 from src.config.schema import Config
+from utils.data.problem_generator import TEST_PROBLEMS, TRAIN_PROBLEMS
 from utils.data.row_files import count_rows
 from utils.data.sources import is_hub
 
-_TRAIN_ROWS = {"hub": 7_500, "numina": 859_494, "synthetic": 1_600}
+_TRAIN_ROWS = {"hub": 7_500, "numina": 859_494}
 _TEST_ROWS = {"all": 5_000, "math500": 500}
-_SYNTHETIC_TEST_ROWS = 1_000
 
 
 def train_rows(config: Config) -> int:
     """Return the training problems; copies and rows without an answer are not known yet."""
     data = config.data
     if data.source == "synthetic":
-        return data.train_rows or _TRAIN_ROWS["synthetic"]
+        return data.train_rows or TRAIN_PROBLEMS
     total = _rows_of(data.train_file) if data.source == "files" else None
     left = max(1, (total or _TRAIN_ROWS.get(data.source, 7_500)) - data.validation_rows)
     return min(data.train_rows or left, left)
@@ -34,7 +34,7 @@ def test_rows(config: Config) -> int:
     """Return the test problems."""
     data = config.data
     if data.source == "synthetic":
-        return data.test_rows or _SYNTHETIC_TEST_ROWS
+        return data.test_rows or TEST_PROBLEMS
     total = _rows_of(data.test_file) if data.source == "files" else None
     if total is None or data.test_set != "all":
         total = _TEST_ROWS[data.test_set]

@@ -18,6 +18,8 @@ Split = Literal["train", "validation", "test"]
 
 LEVELS = (1, 2, 3, 4, 5)
 PROBLEM_TYPES = tuple(KINDS)
+TRAIN_PROBLEMS, TEST_PROBLEMS = 1_600, 1_000
+"""How many are generated where no number is asked for."""
 _BUCKETS = 10
 _HELD_OUT_BUCKETS: dict[int, Split] = {0: "test", 1: "validation"}
 
