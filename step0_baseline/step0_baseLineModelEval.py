@@ -18,17 +18,9 @@ DEFAULT_CONFIG = "config/baseline_config.yaml"
 
 def main(config: Config, run: Run) -> None:
     """Evaluate the base model on the test problems."""
-    from src.data.problems import load_problems
-    from src.stages.model_check import check_model
-    from src.stages.scoring import score_model, test_tasks
-    from src.training.policy import resolve_model
+    from src.stages.scoring import run_evaluation
 
-    problems = load_problems(config)
-    model = resolve_model(config.model.path)
-    check_model(model, config)
-    tasks = test_tasks(run, problems)
-    run.begin(data=problems.provenance(), model=model)
-    run.finish(**score_model(run, model, tasks))
+    run_evaluation(config, run)
 
 
 if __name__ == "__main__":

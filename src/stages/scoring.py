@@ -11,6 +11,7 @@ from typing import Any
 from src.config.loading import ConfigError
 from src.config.schema import Config
 from src.data.chat import stage_prompt
+from src.data.problems import load_problems
 from src.data.prompts import PromptTemplate
 from src.eval_worker import EvalWorker
 from src.evaluation.evaluation import EvalTask
@@ -20,6 +21,7 @@ from src.run.directory import Run, earlier_folder, read_outcome, reported_model
 from src.run.files import write_json_atomic
 from src.run.metrics import MetricLog, open_metric_log
 from src.run.terminal import interval, list_faults, percent, show_scores
+from src.stages.model_check import check_model
 from src.training.batching import Example
 from src.training.checkpoints import Checkpoint, CheckpointStore, Score
 from src.training.policy import load_tokenizer, resolve_model
@@ -135,6 +137,16 @@ def worked_examples(problems: ProblemSet, count: int) -> list[Problem]:
             f"{_LONGEST_EXAMPLE} characters that grades as correct; lower it"
         )
     return chosen
+
+
+def run_evaluation(config: Config, run: Run) -> None:
+    """Score `config.model.path` on the test problems: all that a stage without training does."""
+    problems = load_problems(config)
+    model = resolve_model(config.model.path)
+    check_model(model, config)
+    tasks = test_tasks(run, problems)
+    run.begin(data=problems.provenance(), model=model)
+    run.finish(**score_model(run, model, tasks))
 
 
 def score_model(run: Run, model: str, tasks: Sequence[EvalTask]) -> dict[str, Any]:
