@@ -32,6 +32,7 @@ from src.stages.cards import (
 from src.stages.evaluation_engine import shared_fraction
 from src.stages.memory import GIB, grpo_memory_gib, training_memory_gib
 from src.stages.model_shape import model_shape
+from src.stages.plan import listed_gib
 
 _NO_CACHE = r"No available memory for the cache blocks|larger than the available KV cache memory"
 _NOT_FREE = r"Free memory on device .{0,120}?is less than desired"
@@ -150,8 +151,7 @@ def _planned(stage: str, config: Config) -> str:
 
 
 def _itemised(items: dict[str, float]) -> str:
-    listed = ", ".join(f"{name} {size:.1f}" for name, size in items.items() if size >= 0.05)
-    return f"{sum(items.values()):.1f} GiB for the trainer ({listed})"
+    return f"{sum(items.values()):.1f} GiB for the trainer ({listed_gib(items)})"
 
 
 def _changes(stage: str, config: Config, shortage: Shortage) -> Iterator[str]:

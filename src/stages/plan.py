@@ -289,11 +289,20 @@ def _cards(config: Config) -> dict[str, float]:
 
 
 def _itemised(strategy: str, items: Mapping[str, float]) -> str:
-    listed = ", ".join(f"{name} {size:.1f}" for name, size in items.items() if size >= 0.05)
+    listed = listed_gib(items)
     return (
         f"memory        {strategy:<5} about {sum(items.values()):.1f} GiB a device"
         f"{f' ({listed})' if listed else ''}"
     )
+
+
+def listed_gib(items: Mapping[str, float]) -> str:
+    """List what takes memory, in GiB, but for what would read 0.0.
+
+    >>> listed_gib({"weights": 2.94, "adapter": 0.01, "moments": 5.8})
+    'weights 2.9, moments 5.8'
+    """
+    return ", ".join(f"{name} {size:.1f}" for name, size in items.items() if size >= 0.05)
 
 
 def _host(config: Config, *, checkpoints_copied: bool) -> Iterator[str]:

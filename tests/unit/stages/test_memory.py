@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import logging
 import weakref
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from transformers import AttentionInterface, Qwen2Config, Qwen2ForCausalLM
 import src.training.losses as losses
 from src.config.loading import ConfigError, load_config
 from src.run.directory import Run
-from src.stages import cards
+from src.stages import cards, plan
 from src.stages.cards import (
     EngineNeed,
     engine_fraction,
@@ -485,3 +486,7 @@ def test_a_stage_that_runs_out_of_memory_ends_with_one_paragraph(tmp_path, capsy
     assert calls == [32, 16]
     with pytest.raises(SystemExit):
         start("--resume", "--set", "train.learning_rate=1e-3")
+
+
+def test_docstring_examples():
+    assert doctest.testmod(plan).failed == 0
