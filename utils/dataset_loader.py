@@ -13,7 +13,6 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from utils.data.answers import is_answer
@@ -80,14 +79,6 @@ class SplitSizes:
     train: int | None
     validation: int
     test: int | None
-
-
-def load_from_files(
-    train_file: Path, test_file: Path, sizes: SplitSizes, seed: int, *, test_set: str = "all"
-) -> ProblemSet:
-    """Load local files or folders whose columns are recognised; see `load_sources`."""
-    train, test = Source(train_file), Source(test_file, "test")
-    return load_sources([train], [test], sizes, seed, test_set=test_set)
 
 
 def load_sources(

@@ -37,11 +37,6 @@ class RewardScorer:
         self._timeout_s = float(config.grpo.reward_timeout_s)
         self._worker: WorkerProcess | None = None
 
-    @property
-    def has_files(self) -> bool:
-        """Tell whether there are functions of the user's."""
-        return bool(self._files)
-
     def stop(self) -> None:
         """End the process of the user's functions."""
         if self._worker is not None:

@@ -38,12 +38,6 @@ class PackedBatch:
     predicts: torch.Tensor  # (N,) places in the row whose next token is a target
     targets: torch.Tensor  # (N,) those tokens
 
-    @property
-    def boundaries(self) -> torch.Tensor:
-        """Where the sequences begin and the last one ends, (sequences + 1,) int32."""
-        edges = torch.tensor((0, *self.lengths)).cumsum(0)
-        return edges.to(self.ids.device, torch.int32)
-
 
 def pack(examples: Sequence[Example], device: torch.device) -> PackedBatch:
     """Lay sequences end to end; each keeps its own positions and attends to itself alone."""

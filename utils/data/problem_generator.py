@@ -24,13 +24,11 @@ _BUCKETS = 10
 _HELD_OUT_BUCKETS: dict[int, Split] = {0: "test", 1: "validation"}
 
 
-def generate_problems(
-    count: int, split: Split, seed: int, error_rate: float = 0.0
-) -> list[Problem]:
+def generate_problems(count: int, split: Split, seed: int) -> list[Problem]:
     """Return `count` different problems of one split, the types and levels evenly mixed."""
     seen: set[str] = set()
     problems: list[Problem] = []
-    for problem in stream_problems(split, seed, error_rate):
+    for problem in stream_problems(split, seed):
         key = normalised_text(problem.problem)
         if key in seen:
             continue

@@ -34,10 +34,8 @@ def wilson_interval(successes: float, n: float, confidence: float = 0.95) -> tup
     return lower, upper
 
 
-def clustered_interval(
-    problem_means: Sequence[float], samples: int, confidence: float = 0.95
-) -> tuple[float, float]:
-    """Return the interval of a mean over problems, each with a mean over its own samples.
+def clustered_interval(problem_means: Sequence[float], samples: int) -> tuple[float, float]:
+    """Return the 95 % interval of a mean over problems, each with a mean over its own samples.
 
     Samples of one problem are alike, so Wilson's interval is taken at the effective sample size:
     the number of independent trials whose proportion varies as the mean over problems does. Where
@@ -57,13 +55,13 @@ def clustered_interval(
     variance = sum((value - mean) ** 2 for value in problem_means) / max(n - 1, 1) / n
     effective = mean * (1 - mean) / variance if variance > 0 else float(n)
     effective = min(effective, float(n * samples))
-    return wilson_interval(mean * effective, effective, confidence)
+    return wilson_interval(mean * effective, effective)
 
 
 def newcombe_difference_interval(
-    successes_1: float, n_1: int, successes_2: float, n_2: int, confidence: float = 0.95
+    successes_1: float, n_1: int, successes_2: float, n_2: int
 ) -> tuple[float, float]:
-    """Return the interval of p1 - p2 for two independent proportions.
+    """Return the 95 % interval of p1 - p2 for two independent proportions.
 
     It combines the distances from each proportion to its own Wilson bounds. Two checkpoints scored
     on the same problems are usually positively correlated, and then this interval is wider than one
@@ -75,8 +73,8 @@ def newcombe_difference_interval(
     >>> tuple(round(bound, 4) for bound in newcombe_difference_interval(56, 70, 48, 80))
     (0.0524, 0.3339)
     """
-    lower_1, upper_1 = wilson_interval(successes_1, n_1, confidence)
-    lower_2, upper_2 = wilson_interval(successes_2, n_2, confidence)
+    lower_1, upper_1 = wilson_interval(successes_1, n_1)
+    lower_2, upper_2 = wilson_interval(successes_2, n_2)
     p_1, p_2 = successes_1 / n_1, successes_2 / n_2
     difference = p_1 - p_2
     return (

@@ -6,14 +6,21 @@ import gzip
 import json
 import re
 from fractions import Fraction
+from itertools import islice
 
 import pytest
 
 from src.config.loading import load_config
 from utils.data.json_lines import DataError
 from utils.data.problem import normalised_text
-from utils.data.problem_generator import LEVELS, PROBLEM_TYPES, generate_problems
-from utils.dataset_loader import SplitSizes, load_from_files, load_synthetic
+from utils.data.problem_generator import (
+    LEVELS,
+    PROBLEM_TYPES,
+    generate_problems,
+    stream_problems,
+)
+from utils.data.sources import Source
+from utils.dataset_loader import SplitSizes, load_sources, load_synthetic
 from utils.drgrpo_grader import r1_zero_reward_fn
 
 SIZES = SplitSizes(train=None, validation=2, test=None)
@@ -29,6 +36,10 @@ def rows(count, prefix="p"):
 def write(path, items):
     path.write_text("".join(json.dumps(item) + "\n" for item in items))
     return path
+
+
+def load(train, test, **options):
+    return load_sources([Source(train)], [Source(test, "test")], SIZES, 0, **options)
 
 
 def test_generated_problems_cover_types_levels_and_answer_forms():
@@ -66,7 +77,7 @@ def test_every_generated_answer_grades_as_correct():
 
 def test_slips_make_wrong_but_consistent_solutions():
     right = generate_problems(500, "train", seed=6)
-    slipped = generate_problems(500, "train", seed=6, error_rate=0.5)
+    slipped = list(islice(stream_problems("train", seed=6, error_rate=0.5), 500))
     assert all(problem.answer in problem.solution for problem in slipped)
     assert {p.answer for p in right} != {p.answer for p in slipped}
 
@@ -89,11 +100,8 @@ def test_splits_are_disjoint_by_text_and_reproducible():
 def test_files_are_loaded_split_and_cleaned(tmp_path):
     train = [*rows(10), *rows(1), {"problem": "no box", "solution": "nothing boxed"}]
     train.append({"problem": " T0? ", "solution": r"\boxed{0}"})
-    loaded = load_from_files(
-        write(tmp_path / "train.jsonl", train),
-        write(tmp_path / "test.jsonl", rows(3, "t")),
-        SIZES,
-        0,
+    loaded = load(
+        write(tmp_path / "train.jsonl", train), write(tmp_path / "test.jsonl", rows(3, "t"))
     )
     assert (len(loaded.train), len(loaded.validation), len(loaded.test)) == (8, 2, 3)
     assert loaded.without_answer == [f"{tmp_path / 'train.jsonl'}:12"]
@@ -104,9 +112,7 @@ def test_files_are_loaded_split_and_cleaned(tmp_path):
 def test_gzip_is_read(tmp_path):
     with gzip.open(tmp_path / "train.jsonl.gz", "wt") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows(5))
-    loaded = load_from_files(
-        tmp_path / "train.jsonl.gz", write(tmp_path / "test.jsonl", rows(3, "t")), SIZES, 0
-    )
+    loaded = load(tmp_path / "train.jsonl.gz", write(tmp_path / "test.jsonl", rows(3, "t")))
     assert len(loaded.train) == 3
 
 
@@ -123,26 +129,25 @@ def test_a_malformed_row_names_its_line(tmp_path, line, message):
     train = write(tmp_path / "train.jsonl", rows(2))
     train.write_text(train.read_text() + line + "\n")
     with pytest.raises(DataError, match=message):
-        load_from_files(train, write(tmp_path / "test.jsonl", rows(3, "t")), SIZES, 0)
+        load(train, write(tmp_path / "test.jsonl", rows(3, "t")))
 
 
 def test_missing_and_empty_files(tmp_path):
     test = write(tmp_path / "test.jsonl", rows(3, "t"))
     with pytest.raises(DataError, match="no such data file"):
-        load_from_files(tmp_path / "absent.jsonl", test, SIZES, 0)
+        load(tmp_path / "absent.jsonl", test)
     with pytest.raises(DataError, match=r"train\.jsonl: no rows"):
-        load_from_files(write(tmp_path / "train.jsonl", []), test, SIZES, 0)
+        load(write(tmp_path / "train.jsonl", []), test)
 
 
 def test_a_named_test_set_takes_its_marked_rows_alone(tmp_path):
     train = write(tmp_path / "train.jsonl", rows(8, "t"))
     marked = [row | {"in_math500": i % 3 == 0} for i, row in enumerate(rows(7))]
     test = write(tmp_path / "test.jsonl", marked)
-    chosen = load_from_files(train, test, SIZES, 0, test_set="math500").test
+    chosen = load(train, test, test_set="math500").test
     assert [problem.problem for problem in chosen] == ["p0?", "p3?", "p6?"]
     with pytest.raises(DataError, match="no row is marked in_math500"):
-        load_from_files(train, write(tmp_path / "plain.jsonl", rows(3)), SIZES, 0,
-                        test_set="math500")  # fmt: skip
+        load(train, write(tmp_path / "plain.jsonl", rows(3)), test_set="math500")
 
 
 @pytest.mark.parametrize("name", ["math500", "math_5k"])

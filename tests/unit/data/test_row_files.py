@@ -20,7 +20,7 @@ from utils.data.json_lines import DataError
 from utils.data.row_files import read_rows
 from utils.data.sft_file_loader import load_sft_rows
 from utils.data.sources import Source
-from utils.dataset_loader import SplitSizes, load_from_files
+from utils.dataset_loader import SplitSizes, load_sources
 
 GOOD = {"problem": "1+1? é", "solution": r"\boxed{2}"}
 LINE = (json.dumps(GOOD, ensure_ascii=False) + "\n").encode()
@@ -112,11 +112,9 @@ def written(path: Path, rows: list[dict]) -> Path:
 
 
 def loaded(tmp_path: Path, train: list[dict], test: list[dict] | None = None):
-    files = (
-        written(tmp_path / "train.jsonl", train),
-        written(tmp_path / "test.jsonl", test or many(3, "t")),
-    )
-    return load_from_files(*files, SplitSizes(None, 1, None), 0)
+    fitted = Source(written(tmp_path / "train.jsonl", train))
+    tested = Source(written(tmp_path / "test.jsonl", test or many(3, "t")), "test")
+    return load_sources([fitted], [tested], SplitSizes(None, 1, None), 0)
 
 
 @pytest.mark.parametrize("name", READ)
