@@ -193,11 +193,7 @@ def prepare_main_process(config: Config) -> None:
 
 
 def use_scratch() -> None:
-    """Put the temporary files of this process and its children into a folder of their own.
-
-    Raises:
-        ConfigError: where that, or a folder named for compiled kernels, cannot be written.
-    """
+    """Put the temporary files of this process and its children into a folder of their own."""
     os.environ.update(compiled_places(os.environ))
     scratch = make_scratch()
     os.environ["TMPDIR"] = tempfile.tempdir = str(scratch)
