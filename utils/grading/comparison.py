@@ -34,6 +34,7 @@ MAX_ROUNDING = 0.05
 _CLOCK = re.compile(r"\d{1,2}\s*:\s*[0-5]\d(?!\d)")
 _TWO_DIGITS = re.compile(r":\s*\d\d$")
 _INEQUALITY = re.compile("[<>≤≥≠]")
+_ENDS_A_CLASS = "ℤ)]⦄"
 _NAMED_TUPLE = re.compile(r"\(([A-Za-z](?:,\s*[A-Za-z])+)\)\s*=\s*\((.*)\)")
 _APPLIED = re.compile(r"[a-z]\([a-z]\)")
 
@@ -77,10 +78,11 @@ class Comparison(ExpressionComparison):
         """Compare what has names of its own: `kπ, k ∈ ℤ`, sums over an index."""
         if bound_names.with_neutral_index(answer) == bound_names.with_neutral_index(reference):
             return self.decide("text", True, answer, reference)
-        runs = [progressions.read_progression(text) for text in (answer, reference)]
-        if runs[0] and runs[1]:
-            same = progressions.same_progressions(runs[0], runs[1])
-            return self.decide("structure", same, answer, reference)
+        if (answer[-1] in _ENDS_A_CLASS) and (reference[-1] in _ENDS_A_CLASS):
+            runs = [progressions.read_progression(text) for text in (answer, reference)]
+            if runs[0] and runs[1]:
+                same = progressions.same_progressions(runs[0], runs[1])
+                return self.decide("structure", same, answer, reference)
         found, wanted = (bound_names.as_family(text) for text in (answer, reference))
         if not found or not wanted or found.numbers != wanted.numbers:
             return False
@@ -88,7 +90,7 @@ class Comparison(ExpressionComparison):
 
     def equal(self, answer: str, reference: str) -> bool:
         """Compare two normal forms of any structure."""
-        if _point_in_another_order(answer, reference):
+        if answer[:1] + reference[:1] == "((" and _point_in_another_order(answer, reference):
             return self.decide("structure", False, answer, reference)
         answer, reference = structure.members(answer), structure.members(reference)
         if answer == reference:

@@ -227,13 +227,16 @@ def _normalise_commands(text: str) -> str:
         text = _DOTTED_PERIOD.sub(_repeating_period, text)
     if "\\operatorname" in text or "\\mathrm" in text or "\\text" in text:
         text = _OPERATOR_NAME.sub(r"\\\1 ", text)
-    text = _CROSS.sub(r"\1\\cross ", _VECTOR.sub(_bold, text))
-    text = _JOIN.sub(_joined, text)
+    if "vec" in text or "arrow" in text or "hat" in text or "mathbf" in text:
+        text = _CROSS.sub(r"\1\\cross ", _VECTOR.sub(_bold, text))
+    if "\\l" in text or "\\vee" in text or "\\wedge" in text or "\\big" in text:
+        text = _JOIN.sub(_joined, text)
     text = _NUMBER_SETS.sub(lambda match: _SETS[match[1]], _REALS.sub("ℝ", text))
     if "prime" in text:
         text = _PRIME.sub(lambda match: "'" * match[0].count("prime"), text)
     text = _ESCAPE.sub(lambda match: _SYMBOLS.get(match[1], match[0]), text)
-    text = _ONE_DIGIT_PERIOD.sub(r"\\overline{\1}", text)
+    if "overline" in text:
+        text = _ONE_DIGIT_PERIOD.sub(r"\\overline{\1}", text)
     if "\\text" in text:
         text = _UNIT_QUOTIENT.sub(_unit_quotient, text)
         text = _TEXT_WITHOUT_WORDS.sub(r"\1", _RELATION_IN_TEXT.sub(r"\1", text))
@@ -319,7 +322,7 @@ def _normalise_words(text: str) -> str:
     text = _FUNCTION_WORD.sub(r"\\\1", text)
     if "cis" in text:
         text = _CIS.sub(r"(\\cos(\1)+i\\sin(\1))", text)
-    if _SEVERAL.search(text):
+    if "m" in text or "gcd" in text:
         text = _SEVERAL.sub(_in_order, text)
     text = _INFINITY_WORD.sub("∞", _PI_WORD.sub("π", text))
     # Between inequalities a comma may mean either.
