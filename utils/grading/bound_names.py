@@ -17,8 +17,25 @@ _BUILDER = re.compile(r"⦃(?P<body>[^⦃⦄|:]+)[|:](?P<member>\s*[a-z]\s*∈\s
 _INDEX = re.compile(
     r"\\(?:sum|prod|bigcup|bigcap)\s*_\s*\{\s*(?P<name>[a-z])\s*[=∈]|\\int.*d\s*(?P<of>[a-z])(?![a-z])"
 )
+_APPLIED = re.compile(r"(?P<function>[A-Za-z])\((?P<name>[a-z])\)")
+# A function's domain, or an index that runs as an index does, says nothing new.
+_DOMAIN = re.compile(
+    r"(?P<function>[a-z]\((?P<x>[a-z])\)\s*=.*?)"
+    r"[\s,]*(?:\\text\s*\{\s*for (?:all|every)(?: reals?)?"
+    r"(?: numbers?)?\s*\}|for all(?: reals?)?(?: numbers?)?|\\forall)\s*(?P=x)\s*(?:∈\s*ℝ)?"
+    r"|(?P<term>[A-Za-z]_\{?n\}?\s*=.*?)[\s,(]*n\s*∈\s*ℕ\s*"
+    r"(?:\^?\s*\{?\s*[*+]\s*\}?|_\s*\{?\s*\+\s*\}?)?\s*\)?"
+)
+# A constant of integration: `+C` at the end, or in the solution y of an equation.
+_CONSTANT = re.compile(r"(?<![\\A-Za-z_{])([CcKk])(_\{?[012]\}?)?(?![a-z]{3})")
+_SOLUTION = re.compile(
+    r"(?:y|[yf]\([a-z]\))\s*=.*|(?=.*(?:(?<![A-Za-z\\])[xtuyz]|\\theta)).*\+\s*[CcKk](?:_\{?[01]\}?)?"
+)
 _SHORT_SCRIPT = re.compile(r"([\^_])\s*\{\s*([A-Za-z0-9])\s*\}(?![A-Za-z0-9])")
-_NEUTRAL, _ESCAPED = r"\xi ", r"\\xi "
+NEUTRAL, _ESCAPED = r"\xi ", r"\\xi "
+
+
+Parts = tuple[str, ...]
 
 
 class Family(NamedTuple):
@@ -39,7 +56,7 @@ def as_family(text: str) -> Family | None:
     if builder := _BUILDER.fullmatch(text):
         text = f"{builder['body']}, {builder['member']}"
     match = _FAMILY.fullmatch(text)
-    if match is None or _NEUTRAL.strip() in text:
+    if match is None or NEUTRAL.strip() in text:
         return None
     body = _renamed(match["body"].rstrip(" ,;("), match["name"])
     return Family(body, "".join(match["set"].split())) if body != match["body"] else None
@@ -57,6 +74,53 @@ def with_neutral_index(text: str) -> str:
     name, text = match["name"] or match["of"], _SHORT_SCRIPT.sub(r"\1\2", text)
     text = re.sub(rf"d\s*{name}(?![A-Za-z])", f"d {name}", text)
     return re.sub(rf"(?<=_){name}(?![A-Za-z])", _ESCAPED, _renamed(text, name))
+
+
+def without_domain(text: str) -> str:
+    """Drop `for all x ∈ ℝ` after f(x) = ..., and `n ∈ ℕ` after a_n = ...
+
+    >>> without_domain("f(x) = 2x for all x"), without_domain("f(x) = x for x>0")
+    ('f(x) = 2x', 'f(x) = x for x>0')
+    """
+    if "all" not in text and "∈" not in text:
+        return text
+    match = _DOMAIN.fullmatch(text)
+    return (match["function"] or match["term"]).strip() if match else text
+
+
+def with_neutral_constant(text: str) -> str:
+    """Write constants of integration with a capital C.
+
+    >>> [with_neutral_constant(text) for text in ("x^2+c", "y=ke^x", "a+c")]
+    ['x^2+C', 'y=Ce^x', 'a+c']
+    """
+    found = set(_CONSTANT.findall(text))
+    if not found or "\\text" in text or not _SOLUTION.fullmatch(text):
+        return text
+    if len(found) == 1:
+        return _CONSTANT.sub("C", text)
+    numbered = len(found) == 2 and all(index for _, index in found)
+    return _CONSTANT.sub(r"C\2", text) if numbered and len({n for _, n in found}) == 2 else text
+
+
+def with_one_argument(left: Parts, right: Parts) -> tuple[Parts, Parts]:
+    """Give f(x) = ... and f(t) = ... the same argument.
+
+    >>> with_one_argument(("f(x)", "x^2"), ("f(t)", "t^2"))
+    (('f(\\\\xi )', '\\\\xi ^2'), ('f(\\\\xi )', '\\\\xi ^2'))
+    """
+    first, second = _APPLIED.fullmatch(left[0]), _APPLIED.fullmatch(right[0])
+    if not first or not second or first["function"] != second["function"]:
+        return left, right
+    names = first["name"], second["name"]
+    if names[0] == names[1]:
+        return left, right
+    renamed = [tuple(_renamed(part, name) for part in parts)
+               for parts, name in zip((left, right), names, strict=True)]  # fmt: skip
+    if any(name in re.sub(r"\\[A-Za-z]+", "", "".join(parts))
+           for parts in renamed for name in names):  # fmt: skip
+        return left, right  # amid other letters, or free in the other one
+    return renamed[0], renamed[1]
 
 
 def without_numbers(found: list[str], wanted: list[str]) -> tuple[list[str], list[str]]:

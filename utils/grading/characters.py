@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from utils.grading.chinese import in_english
+
 _GREEK_NAMES = [
     "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa",
     "lambda", "mu", "nu", "xi", "omicron", "pi", "rho", "varsigma", "sigma", "tau", "upsilon",
@@ -39,7 +41,16 @@ _CHARACTERS = str.maketrans(
         "″": "''",
         "、": ",",
         "或": " or ",
-        **dict.fromkeys("和与且及", " and "),
+        "∨": " or ",
+        **dict.fromkeys("和与且及∧", " and "),
+        "∣": "|",
+        "。": ".",
+        "∠": r"\angle ",
+        "⌊": r"\lfloor ",
+        "⌋": r"\rfloor ",
+        "⌈": r"\lceil ",
+        "⌉": r"\rceil ",
+        "¢": " cents",
         "∛": r"\sqrt[3]",
         "∜": r"\sqrt[4]",
         "‰": r"\permil ",
@@ -55,6 +66,8 @@ _CHARACTERS = str.maketrans(
 )
 _SUPERSCRIPT = re.compile("[⁺⁻]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+|ⁿ")
 _SUBSCRIPT = re.compile("[₀₁₂₃₄₅₆₇₈₉]+")
+# ①③ names two statements; digits alone would make 13 of it.
+_CIRCLED = re.compile(r"[①-⑳⑴-⒇](?:[\s,]*[①-⑳⑴-⒇])*")
 
 
 def to_plain(text: str) -> str:
@@ -62,13 +75,23 @@ def to_plain(text: str) -> str:
 
     >>> to_plain("2·10⁻³ − x₁"), to_plain("1⅓"), to_plain("５")
     ('2*10^{-3} - x_{1}', '1\\\\frac{1}{3}', '5')
+    >>> to_plain("①③"), to_plain("3厘米")
+    ('(1), (3)', '3\\\\text{ cm}')
     """
     text = text.translate(_CHARACTERS)
     if text.isascii():
         return text
+    text = _CIRCLED.sub(_listed, in_english(text))
     text = _SUPERSCRIPT.sub(lambda match: f"^{{{_folded(match[0])}}}", text)
     text = _SUBSCRIPT.sub(lambda match: f"_{{{_folded(match[0])}}}", text)
     return _folded(text).translate(_CHARACTERS)
+
+
+def _listed(match: re.Match[str]) -> str:
+    numbers = (
+        unicodedata.numeric(sign) for sign in match[0] if not (sign.isspace() or sign == ",")
+    )
+    return ", ".join(f"({number:.0f})" for number in numbers)
 
 
 def _folded(text: str) -> str:

@@ -7,9 +7,22 @@ import re
 from collections.abc import Sequence
 from fractions import Fraction
 
-from utils.grading import bound_names, exact_algebra, normal_form, real_sets, structure, words
+from utils.grading import (
+    bound_names,
+    exact_algebra,
+    normal_form,
+    progressions,
+    real_sets,
+    structure,
+    words,
+)
 from utils.grading.expression_trees import has_letters, read_tree
-from utils.grading.expressions import ExpressionComparison, apply_exactly, exact_verdict
+from utils.grading.expressions import (
+    ExpressionComparison,
+    apply_exactly,
+    exact_verdict,
+    order_counts,
+)
 from utils.grading.parser import parse_exact
 from utils.grading.structure import Relation
 from utils.grading.tally import TALLY
@@ -20,6 +33,9 @@ MAX_ROUNDING = 0.05
 
 _CLOCK = re.compile(r"\d{1,2}\s*:\s*[0-5]\d(?!\d)")
 _TWO_DIGITS = re.compile(r":\s*\d\d$")
+_INEQUALITY = re.compile("[<>≤≥≠]")
+_ENDS_A_CLASS = "ℤ)]⦄"
+_NAMED_TUPLE = re.compile(r"\(([A-Za-z](?:,\s*[A-Za-z])+)\)\s*=\s*\((.*)\)")
 _APPLIED = re.compile(r"[a-z]\([a-z]\)")
 
 
@@ -32,6 +48,10 @@ class Comparison(ExpressionComparison):
         self.note("text", f"normal forms {answer!r} and {reference!r}")
         if not answer or not reference:
             return False
+        answer, reference = (
+            bound_names.with_neutral_constant(bound_names.without_domain(text))
+            for text in (answer, reference)
+        )
         if answer == reference:
             return self.decide("text", True, answer, reference)
         if max(_nesting(answer), _nesting(reference)) > MAX_NESTING:
@@ -58,6 +78,11 @@ class Comparison(ExpressionComparison):
         """Compare what has names of its own: `kπ, k ∈ ℤ`, sums over an index."""
         if bound_names.with_neutral_index(answer) == bound_names.with_neutral_index(reference):
             return self.decide("text", True, answer, reference)
+        if (answer[-1] in _ENDS_A_CLASS) and (reference[-1] in _ENDS_A_CLASS):
+            runs = [progressions.read_progression(text) for text in (answer, reference)]
+            if runs[0] and runs[1]:
+                same = progressions.same_progressions(runs[0], runs[1])
+                return self.decide("structure", same, answer, reference)
         found, wanted = (bound_names.as_family(text) for text in (answer, reference))
         if not found or not wanted or found.numbers != wanted.numbers:
             return False
@@ -65,9 +90,15 @@ class Comparison(ExpressionComparison):
 
     def equal(self, answer: str, reference: str) -> bool:
         """Compare two normal forms of any structure."""
+        if answer[:1] + reference[:1] == "((" and _point_in_another_order(answer, reference):
+            return self.decide("structure", False, answer, reference)
         answer, reference = structure.members(answer), structure.members(reference)
         if answer == reference:
             return True
+        if _INEQUALITY.search(answer) and ("∨" in answer) != ("∨" in reference):
+            one_of, both = (answer, reference) if "∨" in answer else (reference, answer)
+            if len(structure.elements(both)) > 1 and not real_sets.read_real_set(both):
+                return self.decide("structure", False, one_of, both)
         if any(mark in answer or mark in reference for mark in real_sets.MARKS):
             found_set = real_sets.read_real_set(answer)
             wanted_set = real_sets.read_real_set(reference)
@@ -80,6 +111,8 @@ class Comparison(ExpressionComparison):
             found, wanted = bound_names.without_numbers(found, wanted)
         if len(found) == len(wanted) == 1:
             return self._equal_element(found[0], wanted[0])
+        if len(found) != len(wanted):
+            found, wanted = _by_name(found, wanted), _by_name(wanted, found)
         for named, bare, text in ((found, wanted, reference), (wanted, found, answer)):
             values = _values_by_name(named)
             if values and ("∨" in answer) != ("∨" in reference):
@@ -200,6 +233,8 @@ class Comparison(ExpressionComparison):
     def _equal_relations(self, answer: Relation, reference: Relation) -> bool:
         """Compare two equations, inequalities or memberships."""
         answer, reference = _same_function_name(answer, reference)
+        parts, wanted_parts = bound_names.with_one_argument(answer.parts, reference.parts)
+        answer, reference = answer._replace(parts=parts), reference._replace(parts=wanted_parts)
         for candidate in (answer, structure.reversed_relation(answer)):
             if candidate.operators == reference.operators and self._equal_ordered(
                 candidate.parts, reference.parts
@@ -242,6 +277,27 @@ class Comparison(ExpressionComparison):
             return structure.is_name(name) and self.equal(members, bare)
         interval = structure.as_interval(relation)
         return interval is not None and bare.startswith(("(", "[")) and self.equal(interval, bare)
+
+
+def _by_name(parts: list[str], others: list[str]) -> list[str]:
+    """Write `(p,q) = (2,3)` as `p=2, q=3` where the other side names its values so."""
+    match = _NAMED_TUPLE.fullmatch(parts[0]) if len(parts) == 1 else None
+    if match is None or not _values_by_name(others):
+        return parts
+    names, values = (structure.split_top(match[group], ",") for group in (1, 2))
+    if len(names) != len(values):
+        return parts
+    return [f"{name}={value}" for name, value in zip(names, values, strict=True)]
+
+
+def _point_in_another_order(answer: str, reference: str) -> bool:
+    """Say whether names run backwards before one tuple alone: (y,x) = (1,2) is not (1,2)."""
+    found, wanted = _NAMED_TUPLE.fullmatch(answer), _NAMED_TUPLE.fullmatch(reference)
+    named = found or wanted
+    if named is None or (found and wanted):
+        return False
+    letters = re.findall("[A-Za-z]", named[1])
+    return all(ord(a) - ord(b) == 1 for a, b in zip(letters, letters[1:], strict=False))
 
 
 def _values_by_name(parts: list[str]) -> dict[str, str]:
@@ -307,6 +363,8 @@ def _same_function_name(left: Relation, right: Relation) -> tuple[Relation, Rela
 
 def _ratio_of_differences(answer: Relation, reference: Relation) -> Fraction | None:
     """Return c where (left - right) of the answer is c times that of the reference."""
+    if order_counts(str(answer.parts), str(reference.parts)):
+        return None
     differences = ("({})-({})".format(*relation.parts) for relation in (answer, reference))
     return apply_exactly(exact_algebra.rational_ratio, *differences)
 

@@ -23,6 +23,12 @@ _BASE_NUMBER = re.compile(r"(-?)\s*\(?([0-9A-Fa-f][0-9A-Fa-f.]*)\)?\s*_\s*\{?\s*
 _DEGREE = re.compile(r"°(?!\s*\d)")
 _ANGLE = re.compile(r"(\d+(?:\.\d+)?)\s*°")
 _TURN = 6.29
+# Products of matrices: one in bold beside another, or an inverse that is no quotient.
+_MATRICES = re.compile(
+    r"\\text\{\s*[A-Z]\s*\}(?:\^\{?-1\}?)?\s*\\text\{\s*[A-Z]\s*\}"
+    r"|(?<![A-Za-z\\])[A-Z](?:\}|\s)*\^\s*\{\s*-\s*1\s*\}\s*[A-Z]|[A-Z]\s*[A-Z]\s*\^\s*\{\s*-\s*1\s*\}"
+)
+_MODULUS = re.compile(r"\|[^|]*z[^|]*\|")
 
 
 class NeedsSymbols(Exception):  # noqa: N818 - a request to the caller, not an error
@@ -64,6 +70,8 @@ class ExpressionComparison:
             return self.decide("text", False, f"unit {unit}", f"unit {wanted_unit}")
         if words.is_text(answer) or words.is_text(reference):
             return self.decide("text", words.same_text(answer, reference), answer, reference)
+        if order_counts(answer, reference):
+            return self.decide("text", _bare(answer) == _bare(reference), answer, reference)
         answer, reference = words.unwrapped(answer), words.unwrapped(reference)
         if unit == "percent" and not wanted_unit and _is_small_share(answer):
             share = bool(exact_verdict(f"({answer})/100", reference))
@@ -87,6 +95,8 @@ class ExpressionComparison:
         if verdict is None:
             return self.equal_symbolically(answer, reference)
         unit, wanted_unit = units_of
+        if verdict and "π" in reference and "degree" in units_of and unit != wanted_unit:
+            return self.decide("exact", False, answer, reference)
         if not verdict and unit != wanted_unit:
             scales = {"percent": "({})/100", "degree": "({})π/180"}
             if scale := scales.get(unit):
@@ -100,6 +110,8 @@ class ExpressionComparison:
         if not all(is_safe(text, patient=not self.fast) for text in (answer, reference)):
             TALLY.add("guard_hits")
             return self.decide("guard", False, answer, reference)
+        if bool(_MODULUS.search(answer)) != bool(_MODULUS.search(reference)):
+            return self.decide("guard", False, answer, reference)  # |z|^2 is no z^2
         if numeric.differ(answer, reference):
             return self.decide("numeric", False, answer, reference)
         if not self._symbolic:
@@ -119,10 +131,24 @@ def _same_but_for_degrees(answer: str, reference: str) -> bool:
     """
     if _DEGREE.sub("", answer) != _DEGREE.sub("", reference):
         return False
+    if "π" in reference:
+        return False  # π/4 in degrees is another angle
     if not units.TRIGONOMETRIC.search(reference):
         return True
     angles = _ANGLE.findall(reference)
     return "°" not in answer and bool(angles) and all(float(angle) > _TURN for angle in angles)
+
+
+def order_counts(answer: str, reference: str) -> bool:
+    """Say whether a product of matrices stands on one side, and no quotient on either."""
+    if "\\text" not in answer + reference and "1" not in answer + reference:
+        return False
+    both = f"{answer} {reference}"
+    return bool(_MATRICES.search(both)) and "\\frac" not in both and "/" not in both
+
+
+def _bare(text: str) -> str:
+    return re.sub(r"[\s*{}]", "", words.unwrapped(text))
 
 
 def _is_small_share(text: str) -> bool:

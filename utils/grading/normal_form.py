@@ -14,6 +14,7 @@ from fractions import Fraction
 from functools import lru_cache
 
 from utils.grading.characters import to_plain
+from utils.grading.measures import joined_measures
 from utils.grading.number_words import in_digits
 from utils.grading.typesetting import restored, without_typesetting
 from utils.grading.words import WRAPPER, unwrapped
@@ -75,14 +76,32 @@ _MERIDIEM = re.compile(r"(?<![A-Za-z\\])([AaPp])\.\s?([Mm])(?:\.|(?![A-Za-z]))")
 _AND = re.compile(r"(?<![A-Za-z\\])and(?![A-Za-z])")
 _OR = re.compile(r"(?<![A-Za-z\\])or(?![A-Za-z])")
 _EMPTY_WRAPPER = re.compile(r"\\text\{\s*\}")
-_REPEATED_COMMA = re.compile(r"[,∨](?:\s*[,∨])+")
+_REPEATED_COMMA = re.compile(r"[,∨∧](?:\s*[,∨∧])+")
+_INEQUALITY = re.compile("[<>≤≥≠]")
+_JOIN = re.compile(r"\\(?:(lor|vee)|(?:land|wedge)|(bigcup)(?!\s*_))(?![A-Za-z])")
+# Vectors: one spelling, and a cross product that is not their dot product.
+_VECTOR = re.compile(
+    r"\\(?:vec|overrightarrow|hat(?=\s*\{?\s*(?:\\math(?:bf|rm)\s*)?\{?\s*\\?[ijk]))\s*"
+    r"(?:\{\s*(?:\\math(?:bf|rm)\s*)?\{?\s*(?:\\([ij])math|([A-Za-z]))\s*\}?\s*\}|\\([ij])math|(?<=\s)([A-Za-z]))"
+)
+_CROSS = re.compile(
+    r"(\\(?:mathbf|overrightarrow)\s*\{[A-Za-z]+\})\s*\\times\s*(?=\\(?:mathbf|overr))"
+)
+_ONE_DIGIT_PERIOD = re.compile(r"(?<=[.\d])\\overline\s*(\d)")
+_BASE_WORD = re.compile(
+    r"(?<=[\dA-F)])_\s*\{\s*(?:\(\s*(\d+)\s*\)|(?:\\text\s*\{)?\s*([a-z]+)\s*\}?)\s*\}"
+)
+_ANGLE_BRACKETS = re.compile(r"(^|=\s*)<([^<>=≤≥]+,[^<>=≤≥]+)>$")
+_BUILDER = re.compile(r"\{([^{}|:]*[|:](?:[^{}]|\{[^{}]*\})*[<>≤≥≠](?:[^{}]|\{[^{}]*\})*)\}")
+_CIS = re.compile(r"(?:\\text\s*\{\s*cis\s*\}|\\?cis(?![A-Za-z]))\s*([^+-]+|\([^()]*\))$")
+_SEVERAL = re.compile(r"(\\(?:gcd|lcm|max|min))\s*[({⦃]([^(){}⦃⦄]*,[^(){}⦃⦄]*)[)}⦄]")
 _THOUSANDS = re.compile(r"(?<![\w.,])[1-9]\d{0,2}(?:,\d{3})+(?!\w|,\d)")
 _SPACED_THOUSANDS = re.compile(r"-?[1-9]\d{0,2}(?: \d{3})+(?:\.\d+)?")
 _E_NOTATION = re.compile(r"(?<![\w.])(\d+\.?\d*|\.\d+)[eE]([+-]?\d{1,3})(?![\w.])")
 _TIMES_LETTER = re.compile(r"(?<=\d)\s*[xX]\s*(?=10\s*\^)")
 _UNION_LETTER = re.compile(r"(?<=[)\]⦄])\s*U\s*(?=[(\[⦃])")
 _ELLIPSIS = re.compile(r"\.\s*\.\s*\.[\s.]*|\\[lcdv]?dots(?![A-Za-z])")
-_RATIO_WORD = re.compile(r"(?<=\d)\s+to\s+(?=\d)")
+_RATIO_WORD = re.compile(r"(?<=\d)\s*(?:\\text\s*\{\s*to\s*\}|\s+to\s+)\s*(?=\d)")
 _TIE = re.compile(r"~(?=[A-Za-z\\}]|\d{3}(?!\d))")
 _DOTTED_PERIOD = re.compile(r"\\dot\s*(?:\{(\d)\}|(\d))(?:(\d*)\\dot\s*(?:\{(\d)\}|(\d)))?")
 _REALS = re.compile(r"\\(?:mathbb|Bbb|mathbf|text)\s*\{?\s*R\s*\}?(?![A-Za-z])")
@@ -90,7 +109,10 @@ _BRACED_COMMA = re.compile(r"(?<=\d)\{,\}(?=\d(?!\d\d(?!\d)))")
 _NUMBER_SETS = re.compile(r"\\(?:mathbb|Bbb|mathbf)\s*\{?\s*([ZNQ])\s*\}?(?![A-Za-z])")
 _SETS = {"Z": "ℤ", "N": "ℕ", "Q": "ℚ", "R": "ℝ"}
 _NUMBER_SET_LETTERS = re.compile(r"(?<=∈)\s*([ZNQR])(?![A-Za-z])")
-_MODULO = re.compile(r"\\pmod\s*(?:\{([^{}]*)\}|(\w))|\(\s*\\b?mod\s*([^()]*)\)")
+_MODULO = re.compile(
+    r"\\p?mod\s*(?:\{([^{}]*)\}|(\w+))|\(\s*(?:\\text\s*\{\s*mod\s*\}|\\?b?mod)\s*([^()]*)\)"
+    r"|(?<=\s)mod\s*(\w+)$"
+)
 _PER_CENT = re.compile(r"(?<=\d)\s*(?:\\text\s*\{\s*per ?cent\s*\}|per cent(?![A-Za-z]))")
 _TEXT_WITHOUT_WORDS = re.compile(r"\\text\s*\{\s*([-+\d:.,/ ()\[\]]+(?: [a-z]+)?)\s*\}")
 _PRIME = re.compile(r"\^\s*\{?\s*(?:\\prime\s*){1,2}\}?")
@@ -108,6 +130,7 @@ _DOTTED_THOUSANDS = re.compile(
     r"(?<![\w.,])[1-9]\d{0,2}(?:\.\d{3}){2,}(?![\w.])"
     r"|(?<![\w.,])[1-9]\d{0,2}(?:'\d{3})+(?![\w'])"
 )
+_PAIRS = re.compile(r"\)\s*;\s*\(")
 _DECIMAL_COMMA = re.compile(r"(?<=\d),(?=\d)")
 _UNIT_QUOTIENT = re.compile(
     r"\\text\s*\{\s*([A-Za-z. ]+?)\s*\}\s*/\s*\\text\s*\{\s*([A-Za-z. ]+?)\s*\}"
@@ -141,7 +164,7 @@ def normalise(text: str) -> str:
     ('\\\\frac{1}{2}', '3 * 10^{4}', '(0, 1]∪(2, 3)')
     """
     text = without_typesetting(to_plain(restored(text).strip()))
-    text = _ELLIPSIS.sub("…", in_digits(text))
+    text = _ELLIPSIS.sub("…", in_digits(joined_measures(text)))
     if "~" in text:
         text = _TIE.sub(" ", text)
     if "\\" in text:
@@ -149,6 +172,10 @@ def normalise(text: str) -> str:
     text = _strip_dollars(_BRACED_COMMA.sub(".", text).replace("{,}", ","))
     text = _ROOT_SIGN.sub(r"\\sqrt{\1}", text).replace("√", r"\sqrt ")
     text = _DEGREE.sub("°", text)
+    if "mod" in text:
+        text = _MODULO.sub(lambda match: f"(\\bmod {next(filter(None, match.groups()))})", text)
+    elif "≡" in text:
+        text = text.replace("≡", "=")
     if "°" in text:
         text = _MINUTES.sub(_in_degrees, text)
     if "." in text or "," in text or "'" in text:
@@ -160,7 +187,13 @@ def normalise(text: str) -> str:
         text = _NUMBER_SET_LETTERS.sub(lambda match: _SETS[match[1]], text)
     if "]" in text or "[" in text:
         text = _OUTWARD_CLOSE.sub(r"\1)", _OUTWARD_OPEN.sub(r"\1(", text))
+    if "_" in text:
+        text = _BASE_WORD.sub(_base, text)
     text = " ".join(text.split()).rstrip(_TRAILING)
+    if text[-1:] == ">":
+        text = _ANGLE_BRACKETS.sub(r"\1(\2)", text)
+    elif text[:1] == "{" and (builder := _BUILDER.fullmatch(text)):
+        text = f"⦃{builder[1]}⦄"
     if "ℝ" in text:
         text = _REALS_MINUS.sub("ℝ∖", text)
     elif text[:3].casefold() == "all":
@@ -194,18 +227,39 @@ def _normalise_commands(text: str) -> str:
         text = _DOTTED_PERIOD.sub(_repeating_period, text)
     if "\\operatorname" in text or "\\mathrm" in text or "\\text" in text:
         text = _OPERATOR_NAME.sub(r"\\\1 ", text)
+    if "vec" in text or "arrow" in text or "hat" in text or "mathbf" in text:
+        text = _CROSS.sub(r"\1\\cross ", _VECTOR.sub(_bold, text))
+    if "\\l" in text or "\\vee" in text or "\\wedge" in text or "\\big" in text:
+        text = _JOIN.sub(_joined, text)
     text = _NUMBER_SETS.sub(lambda match: _SETS[match[1]], _REALS.sub("ℝ", text))
-    if "mod" in text:
-        text = _MODULO.sub(
-            lambda match: f"(\\bmod {(match[1] or match[2] or match[3]).strip()})", text
-        )
     if "prime" in text:
         text = _PRIME.sub(lambda match: "'" * match[0].count("prime"), text)
     text = _ESCAPE.sub(lambda match: _SYMBOLS.get(match[1], match[0]), text)
+    if "overline" in text:
+        text = _ONE_DIGIT_PERIOD.sub(r"\\overline{\1}", text)
     if "\\text" in text:
         text = _UNIT_QUOTIENT.sub(_unit_quotient, text)
         text = _TEXT_WITHOUT_WORDS.sub(r"\1", _RELATION_IN_TEXT.sub(r"\1", text))
     return _MATRIX_END.sub(r"\\end{matrix}", _MATRIX_BEGIN.sub(r"\\begin{matrix}", text))
+
+
+def _bold(match: re.Match[str]) -> str:
+    return rf"\mathbf{{{next(filter(None, match.groups()))}}}"
+
+
+def _joined(match: re.Match[str]) -> str:
+    """Read the signs of logic between relations; `p \\vee q` is left alone."""
+    if match[2]:
+        return r"\cup "
+    if not re.search(r"[<>=≤≥≠]|\\(?:[lg]eq?|[lg]t|neq?|in)(?![A-Za-z])", match.string):
+        return match[0]
+    return " or " if match[1] else " and "
+
+
+def _base(match: re.Match[str]) -> str:
+    """Write the base of a number in digits."""
+    digits = match[1] or in_digits(match[2])
+    return f"_{{{digits}}}" if digits.isdigit() else match[0]
 
 
 def _in_degrees(match: re.Match[str]) -> str:
@@ -233,7 +287,12 @@ def _one_separator(text: str) -> str:
     if not any(bracket in text for bracket in "([⦃"):
         text = _MORE_THOUSANDS.sub(lambda match: match[0].replace(",", ""), text)
     text = _DOTTED_THOUSANDS.sub(lambda match: re.sub("[.']", "", match[0]), text)
-    if ";" in text and _DECIMAL_COMMA.search(text) and not re.search(r",\s|\.", text):
+    if (
+        ";" in text
+        and not _PAIRS.search(text)
+        and _DECIMAL_COMMA.search(text)
+        and not re.search(r",\s|\.", text)
+    ):
         text = _DECIMAL_COMMA.sub(".", text)
     return text
 
@@ -261,14 +320,29 @@ def _normalise_words(text: str) -> str:
     text = _E_NOTATION.sub(r"\1*10^{\2}", text)
     text = _UNION_LETTER.sub("∪", _RATIO_WORD.sub(":", _TIMES_LETTER.sub("*", text)))
     text = _FUNCTION_WORD.sub(r"\\\1", text)
+    if "cis" in text:
+        text = _CIS.sub(r"(\\cos(\1)+i\\sin(\1))", text)
+    if "m" in text or "gcd" in text:
+        text = _SEVERAL.sub(_in_order, text)
     text = _INFINITY_WORD.sub("∞", _PI_WORD.sub("π", text))
-    text = _OR.sub("∨", _AND.sub(",", _MERIDIEM.sub(r"\1\2", text)))
+    # Between inequalities a comma may mean either.
+    both = "∧" if _INEQUALITY.search(text) else ","
+    text = _OR.sub("∨", _AND.sub(both, _MERIDIEM.sub(r"\1\2", text)))
     if "\\text" in text:
         text = WRAPPER.sub(_split_wrapper, text)
         text = _EMPTY_WRAPPER.sub("", text)
-    return _REPEATED_COMMA.sub(lambda match: "∨" if "∨" in match[0] else ",", text)
+    return _REPEATED_COMMA.sub(_strongest, text)
+
+
+def _in_order(match: re.Match[str]) -> str:
+    """Write the arguments of `\\max(b,a)` in order."""
+    return f"{match[1]}({','.join(sorted(part.strip() for part in match[2].split(',')))})"
+
+
+def _strongest(match: re.Match[str]) -> str:
+    return next((sign for sign in "∨∧" if sign in match[0]), ",")
 
 
 def _split_wrapper(match: re.Match[str]) -> str:
     """Wrap each item of a list inside \\text on its own."""
-    return "\\text{" + re.sub("([,∨])", r"}\1\\text{", match[1]) + "}"
+    return "\\text{" + re.sub("([,∨∧])", r"}\1\\text{", match[1]) + "}"

@@ -28,6 +28,7 @@ NUMBER_WORDS = frozenset((*_UNITS, *_TENS, *_MULTIPLES, "fourty", "gross", "scor
 """Words that are numbers or multiply one; with a plural `s` or `ies` too they count nothing."""
 
 _SPELLED = re.compile(r"(?:\\text\s*\{\s*)?([A-Za-z]+(?:(?:\s+|-)[A-Za-z]+)*)(?:\s*\})?")
+_NEGATIVE = re.compile(r"(?:negative|minus)\s+(?=\S)", re.IGNORECASE)
 _MULTIPLIED = re.compile(
     r"(?P<number>(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?)\s*(?P<open>\\text\s*\{)?\s*"
     rf"(?P<word>{'|'.join(_MULTIPLES)})s?\b"
@@ -39,6 +40,8 @@ def in_digits(text: str) -> str:
 
     >>> in_digits("Twenty-one"), in_digits("one hundred and five"), in_digits("one or two")
     ('21', '105', 'one or two')
+    >>> in_digits("negative five"), in_digits("minus 40"), in_digits("minus x")
+    ('-5', '-40', 'minus x')
     >>> in_digits("three-fourths"), in_digits("half")
     ('\\\\frac{3}{4}', 'half')
     >>> in_digits("2.5 million"), in_digits("9 dozen eggs"), in_digits("3 dogs")
@@ -46,6 +49,9 @@ def in_digits(text: str) -> str:
     """
     if not text or not (text[0].isalpha() or text[0] in "\\0123456789¤$"):
         return text
+    if negative := _NEGATIVE.match(text):
+        size = in_digits(text[negative.end() :])
+        return f"-{size}" if size.replace(".", "", 1).isdigit() else text
     if match := _SPELLED.fullmatch(text):
         spelled = match[1].casefold().replace("-", " ").split()
         part = _PARTS.get(spelled[-1]) or _PARTS.get(spelled[-1].removesuffix("s"))

@@ -219,15 +219,21 @@ class Parser(Generic[V]):
         """Parse one letter with its subscript and primes."""
         name = self._text[self._at]
         self._at += 1
-        if match := _SUBSCRIPT.match(self._text, self._at):
-            name = f"{name}_{match[1] or match[2]}"
-            self._at = match.end()
+        name = self._indexed(name)
         while self._at < self._end and self._text[self._at] == "'":
             name += "'"
             self._at += 1
         if (name[0] in _FUNCTION_LETTERS or name[-1] == "'") and self._peek() == "(":
             raise NotExactError("function application")
         return self._algebra.variable(name)
+
+    def _indexed(self, name: str) -> str:
+        """Add the subscript of a letter to its name."""
+        match = _SUBSCRIPT.match(self._text, self._at)
+        if match is None:
+            return name
+        self._at = match.end()
+        return f"{name}_{match[1] or match[2]}"
 
     def _command(self) -> V:
         """Parse \\frac, \\sqrt, \\binom or a Greek letter."""
@@ -245,7 +251,7 @@ class Parser(Generic[V]):
             top = self._argument(single_digit=True)
             return self._binomial(top, self._argument(single_digit=True))
         if name in _GREEK:
-            return self._algebra.variable(name)
+            return self._algebra.variable(self._indexed(name))
         if name in _FUNCTIONS:
             return self._function(name)
         if name in _OF_SEVERAL:

@@ -48,7 +48,9 @@ _STATEMENTS = [
     re.compile(pattern, re.IGNORECASE | re.DOTALL)
     for pattern in (
         # The (value, noun, ...) (of ...) is VALUE
-        rf"{_INTRO}(?:(?:the|our|my|its) )?{_ADJECTIVE}{_NOUN}{_OF}{_VERB} ?(?P<value>\S.*?){_END}",
+        rf"{_INTRO}(?:(?:the|our|my|its) )?"
+        rf"(?:{_ADJECTIVE}{_NOUN}|maximum|minimum|total|average)"
+        rf"{_OF}{_VERB} ?(?P<value>\S.*?){_END}",
         # We find that VALUE; it is VALUE; x is VALUE
         rf"{_INTRO}we (?:find|get|have|obtain|conclude|see)(?: that)? ?(?P<value>\S.*?){_END}",
         rf"{_INTRO}(?:it|{_VARIABLE}) (?:is|equals)\b ?(?P<value>\S.*?){_END}",

@@ -58,8 +58,10 @@ def read_real_set(text: str) -> RealSet | None:
     if any(item is None for item in found):
         return None
     sets = [item for item in found if item]
-    if len({item.name for item in sets}) != 1 or (len(sets) > 1 and not sets[0].name):
+    if len({item.name for item in sets}) != 1:
         return None
+    if len(sets) > 1 and not sets[0].name and "∞" not in text:
+        return None  # (1,2) or (3,4) may be two points
     return RealSet(sets[0].name, _union([piece for item in sets for piece in item.pieces]))
 
 
@@ -68,16 +70,23 @@ def _read_alternative(text: str) -> RealSet | None:
     relation = structure.as_relation(text)
     if relation is None:
         pieces = _read_union(text)
+        if pieces is None and "∞" in text:
+            # A list of intervals that share nothing is their union.
+            listed = [_read_union(part) for part in structure.split_top(text, ",;")]
+            pieces = _disjoint_union(listed) if all(listed) else None
         return RealSet("", pieces) if pieces is not None else None
-    conditions = [_read_condition(part) for part in structure.split_top(text, ",;")]
+    conditions = [_read_condition(part) for part in structure.split_top(text, ",;∧")]
     sets = [item for item in conditions if item]
     if len(sets) != len(conditions) or len({item.name for item in sets}) != 1:
         return None
     pieces = EVERYTHING
     for item in sets:
         pieces = _intersection(pieces, item.pieces)
-    # `x<1, x>3`: the comma cannot have meant "and".
-    return RealSet(sets[0].name, pieces) if pieces else None
+    if not pieces and "∧" not in text:
+        # `x<1, x>3`: the comma cannot have meant "and".
+        pieces = _disjoint_union([item.pieces for item in sets])
+        return RealSet(sets[0].name, pieces) if pieces else None
+    return RealSet(sets[0].name, pieces)
 
 
 def _read_condition(text: str) -> RealSet | None:
@@ -89,6 +98,9 @@ def _read_condition(text: str) -> RealSet | None:
     if operators == "∈" and structure.is_name(parts[0]):
         pieces = _read_union(parts[1])
         return RealSet(parts[0], pieces) if pieces is not None else None
+    if operators == "=" and structure.is_name(parts[0]):
+        point = _read_points(parts[1])
+        return RealSet(parts[0], point) if point else None
     if operators == "≠" and structure.is_name(parts[0]):
         point = _read_points(parts[1])
         return RealSet(parts[0], _complement(point)) if point else None
@@ -194,6 +206,13 @@ def _union(pieces: list[Piece]) -> list[Piece]:
         else:
             merged.append((low, high))
     return merged
+
+
+def _disjoint_union(sets: list[list[Piece] | None]) -> list[Piece] | None:
+    """Merge sets of which no two overlap or touch; else None."""
+    every = [piece for pieces in sets for piece in pieces or []]
+    merged = _union(every)
+    return merged if len(merged) == len(every) > 1 else None
 
 
 def _complement(pieces: list[Piece]) -> list[Piece]:

@@ -9,7 +9,7 @@ from utils.grading import prose
 
 RELATIONS = "=<>≤≥≠∈≈≡"
 FLIPPED = {"<": ">", ">": "<", "≤": "≥", "≥": "≤"}
-SEPARATORS = ",;∨"
+SEPARATORS = ",;∨∧"
 _OPENERS = "([{⦃"
 _CLOSERS = ")]}⦄"
 _NAME = (
@@ -33,12 +33,15 @@ _RATIO_OF_ANGLE = re.compile(
 _QUANTITY = re.compile(
     r"(?:[fghFGPESTVN]|\\text\{(?:P|Pr|E|Var)\}|\\Pr|\\mathbb\{[PE]\})(?:_\{?\w+\}?)?"
     r"\s*[(\[][^()\[\]]*(?:\([^()]*\)[^()\[\]]*)?[)\]]"
+    r"|\\(?:max|min)(?:\s*_\{[^{}]*\})?\s*(?:[a-z](?:\([a-z]\))?)?"
+    r"|\\frac\{d(?:\^2)?\s*[A-Za-z]?\}\{d\s*[A-Za-z](?:\^2)?\}"
     r"|[A-Za-z]_\{\s*(?:\\(?:max|min|text\{[^{}]*\})|(?:\\triangle)?\s*[A-Z]{3,4})\s*\}"
     r"|(?:\\text\{[^{}]*\}\s*)?\\triangle\s*[A-Z]{3}|\[[A-Z]{3,4}\]"
     rf"|{_RATIO_OF_ANGLE.pattern}"
 )
 _MEMBERSHIP = re.compile(
-    r"\s*[A-Za-z](?:_\{?\w+\}?)?\s*(?:[∈=]\s*(?P<set>⦃[^⦃⦄|:<>≤≥=]*⦄)|(?P<point>\([^()]*,[^()]*\)))"
+    r"\s*(?:[A-Za-z](?:_\{?\w+\}?)?|\([A-Za-z](?:,\s*[A-Za-z])+\))"
+    r"\s*(?:[∈=]\s*(?P<set>⦃[^⦃⦄|:<>≤≥=]*⦄)|(?P<point>\([^()]*,[^()]*\)))"
 )
 _NAMES = re.compile(rf"{_NAME}(?:\s*:\s*{_NAME})*")
 _SET_BUILDER = re.compile(

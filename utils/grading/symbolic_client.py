@@ -50,7 +50,7 @@ _SIGN_RUN = re.compile(r"(?:[-+]\s*){3}|\|\s*\|\s*\|")
 # Evaluating these may take any time; they are left to a patient comparison.
 _CALCULUS = re.compile(r"\\(?:i*int|oint|sum|prod|lim|frac\s*\{\s*d\s*\})")
 _FUNCTION = re.compile(r"\\(?:arc)?(?:sin|cos|tan|cot|sec|csc|log|ln|exp)")
-_STRUCTURE = re.compile(r"[,;:&=<>≤≥≠∈≈∪⦃⦄¤%…]|\\begin|\\text|(?<!\\sqrt)\[")
+_STRUCTURE = re.compile(r"[,;:&=<>≤≥≠∈≈∪⦃⦄¤%…]|\\begin|\\text|\\cross|(?<!\\sqrt)\[")
 # What the LaTeX grammar would read differently: digits apart, `x2`, a stray degree sign; or leave
 # out: a prime, dots, the index of what is no letter (`101_2`) or of a function, its power of 0, and
 # transposition.
@@ -76,6 +76,12 @@ _ROOT_IN_BRACKETS = re.compile(r"\\sqrt\s*\(((?:[^()]|\((?:[^()]|\([^()]*\))*\))
 _PLAIN_FRACTION = re.compile(r"(?<![\w.})!^\]/])(\d+)\s*/\s*(\d+)(?![\w.^!/]|\s*[/^!])")
 _BARE_NUMERATOR = re.compile(r"\\frac\s*([\dA-Zπa-z])")
 _BARE_DENOMINATOR = re.compile(r"(\\frac\s*\{[^{}]*\})\s*([\dA-Zπa-z])")
+
+# The grammar takes capitals for small letters, and I for the imaginary unit.
+_CAPITAL = re.compile(
+    r"\\overrightarrow\s*\{[A-Z]+\}|\\[a-z]+|(?P<letter>[A-Z]|\\[A-Z][a-z]*)(?:\s*_\s*(?:\{(?P<index>[^{}]*)\}|(?P<digit>\w)))?"
+    r"|_\s*(?:\{(?P<lower>[^{}]*[A-Z][^{}]*)\}|(?P<last>[A-Z]))"
+)
 
 
 class Unscorable(Exception):  # noqa: N818 - an outcome of grading, not a programming error
@@ -228,6 +234,18 @@ def _to_latex(text: str) -> str:
         text = bare
     text = _PLAIN_FRACTION.sub(r"\\frac{\1}{\2}", _DEGREES.sub(r"\\frac{\1\\pi}{180}", text))
     text = _BARE_DENOMINATOR.sub(r"\1{\2}", _BARE_NUMERATOR.sub(r"\\frac{\1}", text))
+    text = _CAPITAL.sub(_in_small_letters, text)
     for character, command in (("π", r"\pi "), ("∞", r"\infty "), ("*", r"\cdot "), ("°", "")):
         text = text.replace(character, command)
     return text
+
+
+def _in_small_letters(match: re.Match[str]) -> str:
+    """Give a capital, or an index with one, a name of small letters that nobody writes."""
+    index = match["index"] or match["digit"] or match["lower"] or match["last"] or ""
+    if not match["letter"] and not index:
+        return match[0]
+    index = re.sub("[A-Z]", lambda capital: f"zz{capital[0].lower()}", index)
+    if not match["letter"]:
+        return f"_{{{index}}}"
+    return f" w_{{zz{match['letter'].strip(chr(92)).lower()}zz{index}}} "

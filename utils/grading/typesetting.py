@@ -39,7 +39,8 @@ _ENVIRONMENT = re.compile(
 )
 _SYSTEM = re.compile(
     r"\\begin\s*\{(?:d|r)?cases\}(?P<cases>.*?)\\end\s*\{(?:d|r)?cases\}"
-    r"|\\left\s*\\\{\s*\\begin\s*\{(?P<kind>array|matrix|aligned|gathered)\}\s*(?:\{[clr| ]*\})?"
+    r"|\\left\s*\\\{\s*\\begin\s*\{(?P<kind>array|matrix|align\*?|aligned|gathered)\}"
+    r"\s*(?:\{[clr| ]*\})?"
     r"(?P<rows>.*?)\\end\s*\{(?P=kind)\}\s*\\right\s*\.",
     re.DOTALL,
 )
@@ -136,7 +137,7 @@ def _unprefixed(text: str, match: re.Match[str]) -> str:
 def _rows(match: re.Match[str]) -> str:
     """Write a system as the list of its rows, and a function by cases as pairs with conditions."""
     rows = match["cases"] if match["cases"] is not None else match["rows"]
-    parts = [part.strip(_ROW_ENDS) for part in _ROW_BREAK.split(rows)]
+    parts = [part.strip(_ROW_ENDS).lstrip("& ") for part in _ROW_BREAK.split(rows)]
     if any(re.search(r"&(?!\s*=)", part) for part in parts):
         cells = [_CONDITION.sub("", part).split("&") for part in parts if part]
         if any(len(row) != 2 for row in cells):

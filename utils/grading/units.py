@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+from utils.grading.measures import split_compound
 from utils.grading.number_words import NUMBER_WORDS
 
 # Words that scale, negate or hedge the number, or make a clause of it.
@@ -48,7 +49,8 @@ _ANY_CASE = {"cm", "mm", "km", "kg", "ft", "in", "yd", "mi", "lb", "lbs", "oz", 
 _NAMES = {
     *_SYMBOLS.values(), "day", "week", "month", "year", "cent", "euro", "rupee", "unit", "gallon",
     "quart", "pint", "cup", "ton", "tonne", "point", "people", "person", "student", "way",
-    "am", "pm", "fish", "sheep", "mouse", "child", "man", "woman", "decade", "century", "acre",
+    "yuan", "am", "pm", "fish", "sheep", "mouse", "child", "man", "woman",
+    "decade", "century", "acre",
     "hectare", "degree", "nickel", "dime", "penny", "knot", "byte", "bit", "nanometer",
     "micrometer", "calorie", "kelvin", "ampere", "ohm",
 }  # fmt: skip
@@ -112,6 +114,8 @@ def split_unit(text: str, known: str = "", *, trusted: bool = False) -> tuple[st
         return text[:-1].strip(), "degree"
     if match := _TEMPERATURE.fullmatch(text):
         return match["core"], f"degree {match['scale']}"
+    if compound := split_compound(text):
+        return compound
     if (match := _WRAPPED_UNIT.fullmatch(text)) and _DIGIT.search(match["core"]):
         unit = _canonical_name(match["unit"], match["power"])
         if unit == known or _is_unit(match["unit"], match["core"], trusted):
