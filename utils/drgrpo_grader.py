@@ -82,7 +82,7 @@ def grade_batch(
             waiting.append(index)
         if on_progress and index % _PROGRESS_EVERY == 0:
             on_progress(len(grades))
-    with ThreadPoolExecutor(max(1, min(POOL.children, len(waiting)))) as executor:
+    with ThreadPoolExecutor(POOL.worth_using(len(waiting))) as executor:
         found = executor.map(
             lambda index: _counted(_grade(*rows[index], fast, form, symbolic=True)), waiting
         )

@@ -29,7 +29,7 @@ _DOMAIN = re.compile(
 # A constant of integration: `+C` at the end, or in the solution y of an equation.
 _CONSTANT = re.compile(r"(?<![\\A-Za-z_{])([CcKk])(_\{?[012]\}?)?(?![a-z]{3})")
 _SOLUTION = re.compile(
-    r"(?:y|[yf]\([a-z]\))\s*=.*|(?=.*(?:(?<![A-Za-z\\])[xtuyz]|\\theta)).*\+\s*[CcKk](?:_\{?[01]\}?)?"
+    r"(?:y|[yf]\([a-z]\))\s*=.*|(?=.*(?:(?<![A-Za-z\\])[xtuyz]|\\theta)).*\+\s*[Cc](?:_\{?[01]\}?)?"
 )
 _SHORT_SCRIPT = re.compile(r"([\^_])\s*\{\s*([A-Za-z0-9])\s*\}(?![A-Za-z0-9])")
 NEUTRAL, _ESCAPED = r"\xi ", r"\\xi "
@@ -88,19 +88,21 @@ def without_domain(text: str) -> str:
     return (match["function"] or match["term"]).strip() if match else text
 
 
-def with_neutral_constant(text: str) -> str:
-    """Write constants of integration with a capital C.
+def with_capital_constant(text: str) -> str:
+    """Write constants of integration with a capital; another letter may be a name that is given.
 
-    >>> [with_neutral_constant(text) for text in ("x^2+c", "y=ke^x", "a+c")]
-    ['x^2+C', 'y=Ce^x', 'a+c']
+    >>> [with_capital_constant(text) for text in ("x^2+c", "y=ke^x", "a+c")]
+    ['x^2+C', 'y=Ke^x', 'a+c']
     """
     found = set(_CONSTANT.findall(text))
     if not found or "\\text" in text or not _SOLUTION.fullmatch(text):
         return text
-    if len(found) == 1:
-        return _CONSTANT.sub("C", text)
-    numbered = len(found) == 2 and all(index for _, index in found)
-    return _CONSTANT.sub(r"C\2", text) if numbered and len({n for _, n in found}) == 2 else text
+    numbered = len(found) == len({index for _, index in found}) == 2 and all(
+        index for _, index in found
+    )
+    if len(found) > 1 and not numbered:
+        return text
+    return _CONSTANT.sub(lambda match: match[0].capitalize(), text)
 
 
 def with_one_argument(left: Parts, right: Parts) -> tuple[Parts, Parts]:

@@ -10,13 +10,13 @@ from fractions import Fraction
 from utils.grading import (
     bound_names,
     exact_algebra,
+    named_values,
     normal_form,
     progressions,
     real_sets,
     structure,
     words,
 )
-from utils.grading.expression_trees import has_letters, read_tree
 from utils.grading.expressions import (
     ExpressionComparison,
     apply_exactly,
@@ -35,8 +35,6 @@ _CLOCK = re.compile(r"\d{1,2}\s*:\s*[0-5]\d(?!\d)")
 _TWO_DIGITS = re.compile(r":\s*\d\d$")
 _INEQUALITY = re.compile("[<>≤≥≠]")
 _ENDS_A_CLASS = "ℤ)]⦄"
-_NAMED_TUPLE = re.compile(r"\(([A-Za-z](?:,\s*[A-Za-z])+)\)\s*=\s*\((.*)\)")
-_APPLIED = re.compile(r"[a-z]\([a-z]\)")
 
 
 class Comparison(ExpressionComparison):
@@ -49,7 +47,7 @@ class Comparison(ExpressionComparison):
         if not answer or not reference:
             return False
         answer, reference = (
-            bound_names.with_neutral_constant(bound_names.without_domain(text))
+            bound_names.with_capital_constant(bound_names.without_domain(text))
             for text in (answer, reference)
         )
         if answer == reference:
@@ -90,7 +88,7 @@ class Comparison(ExpressionComparison):
 
     def equal(self, answer: str, reference: str) -> bool:
         """Compare two normal forms of any structure."""
-        if answer[:1] + reference[:1] == "((" and _point_in_another_order(answer, reference):
+        if named_values.are_in_another_order(answer, reference):
             return self.decide("structure", False, answer, reference)
         answer, reference = structure.members(answer), structure.members(reference)
         if answer == reference:
@@ -112,9 +110,12 @@ class Comparison(ExpressionComparison):
         if len(found) == len(wanted) == 1:
             return self._equal_element(found[0], wanted[0])
         if len(found) != len(wanted):
-            found, wanted = _by_name(found, wanted), _by_name(wanted, found)
+            found, wanted = (
+                named_values.named_like(found, wanted),
+                named_values.named_like(wanted, found),
+            )
         for named, bare, text in ((found, wanted, reference), (wanted, found, answer)):
-            values = _values_by_name(named)
+            values = named_values.values_by_name(named)
             if values and ("∨" in answer) != ("∨" in reference):
                 return self.decide("structure", False, answer, reference)  # x = 1 or y = 2
             if values and not any(map(structure.as_relation, bare)):
@@ -180,7 +181,7 @@ class Comparison(ExpressionComparison):
         if left:
             return self._equal_to_relation(reference, left)
         if right:
-            return not _is_equation(right) and self._equal_to_relation(answer, right)
+            return not named_values.is_equation(right) and self._equal_to_relation(answer, right)
         pieces = [structure.split_top(text, "∪") for text in (answer, reference)]
         if len(pieces[0]) > 1 or len(pieces[1]) > 1:
             return self._equal_unordered(pieces[0], pieces[1])
@@ -232,7 +233,7 @@ class Comparison(ExpressionComparison):
 
     def _equal_relations(self, answer: Relation, reference: Relation) -> bool:
         """Compare two equations, inequalities or memberships."""
-        answer, reference = _same_function_name(answer, reference)
+        answer, reference = named_values.with_same_function_name(answer, reference)
         parts, wanted_parts = bound_names.with_one_argument(answer.parts, reference.parts)
         answer, reference = answer._replace(parts=parts), reference._replace(parts=wanted_parts)
         for candidate in (answer, structure.reversed_relation(answer)):
@@ -242,7 +243,7 @@ class Comparison(ExpressionComparison):
                 return True
         if len(answer.parts) != 2 or len(reference.parts) != 2:
             return False
-        if _is_assignment(answer) or _is_assignment(reference):
+        if named_values.is_assignment(answer) or named_values.is_assignment(reference):
             return False
         ratio = _ratio_of_differences(answer, reference)
         if ratio is None:
@@ -279,40 +280,6 @@ class Comparison(ExpressionComparison):
         return interval is not None and bare.startswith(("(", "[")) and self.equal(interval, bare)
 
 
-def _by_name(parts: list[str], others: list[str]) -> list[str]:
-    """Write `(p,q) = (2,3)` as `p=2, q=3` where the other side names its values so."""
-    match = _NAMED_TUPLE.fullmatch(parts[0]) if len(parts) == 1 else None
-    if match is None or not _values_by_name(others):
-        return parts
-    names, values = (structure.split_top(match[group], ",") for group in (1, 2))
-    if len(names) != len(values):
-        return parts
-    return [f"{name}={value}" for name, value in zip(names, values, strict=True)]
-
-
-def _point_in_another_order(answer: str, reference: str) -> bool:
-    """Say whether names run backwards before one tuple alone: (y,x) = (1,2) is not (1,2)."""
-    found, wanted = _NAMED_TUPLE.fullmatch(answer), _NAMED_TUPLE.fullmatch(reference)
-    named = found or wanted
-    if named is None or (found and wanted):
-        return False
-    letters = re.findall("[A-Za-z]", named[1])
-    return all(ord(a) - ord(b) == 1 for a, b in zip(letters, letters[1:], strict=False))
-
-
-def _values_by_name(parts: list[str]) -> dict[str, str]:
-    """Return the values of `x = 1, y = 2`, two or more of different names; else nothing."""
-    values: dict[str, str] = {}
-    for relation in map(structure.as_relation, parts):
-        if relation is None or relation.operators != "=":
-            return {}
-        name, value = relation.parts
-        if not structure.names_a_quantity(name):
-            return {}
-        values[name] = value
-    return values if 1 < len(values) == len(parts) else {}
-
-
 def _exact_side(text: str) -> str:
     """Drop the approximation after ≈, unless it is not one: 2/3 ≈ 0.37 states nothing."""
     exact, _, rounded = text.partition("≈")
@@ -324,41 +291,6 @@ def _exact_side(text: str) -> str:
             near = math.isclose(left, right, rel_tol=MAX_ROUNDING, abs_tol=min(last_digit, 0.01))
             return exact.strip() if near else text
     return structure.exact_side(text)
-
-
-def _is_assignment(relation: Relation) -> bool:
-    """Say whether a relation only gives a constant to a name; 2x = 4 does not state x = 2."""
-    sides = relation.parts, relation.parts[::-1]
-    return relation.operators == "=" and any(
-        structure.is_name(name) and (exact := parse_exact(value)) is not None
-        and exact_algebra.approximate(exact) is not None
-        for name, value in sides
-    )  # fmt: skip
-
-
-def _is_equation(reference: Relation) -> bool:
-    """Say whether a reference is an equation, and no value given to a quantity: `x+y = 0`."""
-    quantity, *values = reference.parts
-    if set(reference.operators) != {"="} or structure.is_name(quantity):
-        return False
-    if structure.is_letters_alone(quantity):
-        return any(value == "0" or _has_variables(value) for value in values)
-    return structure.is_ratio_of_angle(quantity) and any(map(_has_variables, values))
-
-
-def _has_variables(text: str) -> bool:
-    tree = read_tree(text)
-    return tree is not None and has_letters(tree)
-
-
-def _same_function_name(left: Relation, right: Relation) -> tuple[Relation, Relation]:
-    """Write y for f(x) where one relation defines y and the other f(x)."""
-    first, second = left.parts[0], right.parts[0]
-    if first == "y" and _APPLIED.fullmatch(second):
-        right = right._replace(parts=("y", *right.parts[1:]))
-    elif second == "y" and _APPLIED.fullmatch(first):
-        left = left._replace(parts=("y", *left.parts[1:]))
-    return left, right
 
 
 def _ratio_of_differences(answer: Relation, reference: Relation) -> Fraction | None:

@@ -137,8 +137,11 @@ def _echoes_side(side: str, wanted: Posed, problem: str) -> bool:
 def _echoes_tree(tree: Tree, wanted: Posed, problem: str) -> bool:
     if tree in wanted.whole or not wanted.whole:
         return False
+    unfinished = _unfinished(tree, wanted.whole, problem)
+    if not unfinished and not has_letters(tree):
+        return False  # nor is any part of it unfinished; the problem need not be read
     given = posed(problem).whole
-    if _unfinished(tree, wanted.whole, problem) and _stands(tree, given):
+    if unfinished and _stands(tree, given):
         return True
     return any(
         stands_in(part, tree) and _unfinished(part, wanted.whole, problem) and _same(part, tree)

@@ -229,11 +229,10 @@ class Parser(Generic[V]):
 
     def _indexed(self, name: str) -> str:
         """Add the subscript of a letter to its name."""
-        match = _SUBSCRIPT.match(self._text, self._at)
-        if match is None:
-            return name
-        self._at = match.end()
-        return f"{name}_{match[1] or match[2]}"
+        if match := _SUBSCRIPT.match(self._text, self._at):
+            self._at = match.end()
+            return f"{name}_{match[1] or match[2]}"
+        return name
 
     def _command(self) -> V:
         """Parse \\frac, \\sqrt, \\binom or a Greek letter."""

@@ -133,6 +133,11 @@ class SymbolicClient:
             raise Unscorable(f"symbolic comparison failed: {reply.get('error')}")
         return bool(reply["equal"]), seconds
 
+    @property
+    def has_child(self) -> bool:
+        """Tell whether the child has been started."""
+        return self._child is not None
+
     def close(self) -> None:
         """Kill the child, if there is one."""
         with self._lock:

@@ -26,6 +26,14 @@ class SymbolicPool:
         """Return how many comparisons can run at once."""
         return len(self._clients)
 
+    def worth_using(self, comparisons: int) -> int:
+        """Return how many children to share some comparisons between: those there, or more.
+
+        One takes about as long to start as a dozen comparisons take.
+        """
+        started = sum(client.has_child for client in self._clients)
+        return max(1, min(self.children, comparisons, max(started, -(-comparisons // 12))))
+
     def equal(
         self, answer: str, reference: str, deadline_s: float, *, patient: bool = False
     ) -> tuple[bool, float]:

@@ -200,8 +200,10 @@ def test_models_stand_together_base_first_and_stages_by_name(tmp_path):
     write_benchmarks(tmp_path / "benchmarks" / "z_base", "assets/tiny_base", right=1)
     write_benchmarks(tmp_path / "benchmarks" / "z_base.previous-1", "assets/tiny_base", right=2)
     assert list(read_benchmarks(tmp_path)) == ["z_base", "a_checkpoint"]
-    outcomes = {"step0_baseline": {"checkpoint": "assets/tiny_base"},
-                "step3_GRPO": {"checkpoint": checkpoint}}  # fmt: skip
+    outcomes = {
+        "step0_baseline": {"stage": "step0_baseline", "checkpoint": "assets/tiny_base"},
+        "step3_GRPO": {"stage": "step3_GRPO", "checkpoint": checkpoint},
+    }
     found = build_benchmarks(tmp_path, outcomes)
     assert [row[:2] for row in table(found)] == [
         ("model", "benchmark"), ("step0_baseline", "aime24"), ("step3_GRPO", "aime24"),
