@@ -193,7 +193,9 @@ class Run:
             write_text_atomic(recorded, text)
         elif recorded.read_text(encoding="utf-8") == text:
             LOGGER.info("going on in %s", self.folder)
-        elif not self.shared and self._same_settings(recorded):
+        elif self.shared and self._same_settings(recorded):
+            LOGGER.info("joining %s on devices or with memory of its own", self.folder)
+        elif self._same_settings(recorded):
             write_text_atomic(recorded, text)
             LOGGER.info("going on in %s with other settings of its memory or patience", self.folder)
         else:
@@ -211,6 +213,8 @@ class Run:
     def _same_settings(self, recorded: Path) -> bool:
         """Tell whether a recorded configuration asks for the same, memory and patience apart."""
         found = [_settings(read_yaml(recorded)), _settings(self.config.model_dump(mode="json"))]
+        if self.shared:  # each process has a device of its own
+            found = [settings | {"devices.train": None} for settings in found]
         if not self._runs_benchmarks:
             for settings in found:
                 for name in _BENCHMARK_SETTINGS:

@@ -478,5 +478,9 @@ def test_a_shared_search_is_joined_and_not_moved_aside(tmp_path):
     own = sorted(folder.glob("manifest-*.json"))
     assert len(own) == 2
     assert read_json(folder / "manifest.json") in [read_json(file) for file in own]
+    began = (folder / "config.yaml").read_text()
+    elsewhere = {"devices.train": "cuda:2", "devices.eval": "cuda:3"}
+    shared_run(tmp_path, **elsewhere).begin(data=NO_DATA, model="m")
+    assert (folder / "config.yaml").read_text() == began
     with pytest.raises(ConfigError, match="a shared search needs the configuration"):
         shared_run(tmp_path, **{"search.trials": 9}).begin(data=NO_DATA, model="m")
