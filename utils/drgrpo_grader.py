@@ -97,9 +97,10 @@ def grade(
     response: str,
     ground_truth: Reference,
     fast: bool = True,
+    form: FormName = "tags",
     problem: str | None = None,
 ) -> Grade:
-    """Grade one response, whose answer is asked for in tags.
+    """Grade one response.
 
     The reference is an answer, a solution with its answer in \\boxed{}, a number, or a list of
     accepted ones; `fast` gives symbolic work 2 s rather than 10 s and leaves out the wider
@@ -111,7 +112,7 @@ def grade(
     >>> grade("</think> <answer>2+3</answer>", "5", problem="What is $2+3$?").reason
     'echoed_problem'
     """
-    return _counted(_grade(response, ground_truth, problem, fast, "tags", symbolic=True))
+    return _counted(_grade(response, ground_truth, problem, fast, form, symbolic=True))
 
 
 def set_children(count: int) -> None:

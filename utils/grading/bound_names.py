@@ -97,10 +97,8 @@ def with_capital_constant(text: str) -> str:
     found = set(_CONSTANT.findall(text))
     if not found or "\\text" in text or not _SOLUTION.fullmatch(text):
         return text
-    numbered = len(found) == len({index for _, index in found}) == 2 and all(
-        index for _, index in found
-    )
-    if len(found) > 1 and not numbered:
+    indices = {index for _, index in found}
+    if len(found) > 1 and ("" in indices or not len(found) == len(indices) == 2):
         return text
     return _CONSTANT.sub(lambda match: match[0].capitalize(), text)
 

@@ -51,10 +51,9 @@ def same_text(answer: str, reference: str) -> bool:
     found, wanted = (_folded(text, numbers=numbers) for text in (answer, reference))
     if len(found) == len(wanted) == 1 and len(found[0].strip("()")) == 1:
         found_label, wanted_label = found[0].strip("()"), wanted[0].strip("()")
-        if found_label == wanted_label:
-            return True
-        same = found_label.casefold() == wanted_label.casefold()
-        return same and wanted_label.upper() in "ABCDEFGHIJ"  # a label, set in \text
+        if wanted_label.upper() in "ABCDEFGHIJ":  # a label, set in \text
+            return found_label.casefold() == wanted_label.casefold()
+        return found_label == wanted_label
     return len(found) == len(wanted) and all(map(_same_letters, found, wanted))
 
 
