@@ -15,7 +15,7 @@ from src.engine.vllm_engine import CPU_ARGUMENTS
 from src.run.devices import is_cpu
 from src.run.processes import launched_sharding, process_count, training_device
 from src.stages.cards import cuda_memory_gib, rollout_fraction, rollout_sleeps
-from src.training.parallel import half_type
+from src.training.half_precision import half_type
 
 TRL_METRICS = {
     "loss": "train/loss",

@@ -17,9 +17,6 @@ from pathlib import Path
 from src.config.loading import ConfigError
 from src.config.schema import Config
 
-BFLOAT16_SINCE = 8.0
-"""Compute capability of the first NVIDIA cards with bfloat16 (Ampere)."""
-
 
 def available_cores() -> list[int]:
     """List the CPU cores this process may use."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from src.config.loading import ConfigError, with_values
 from src.config.schema import Config
-from src.run.devices import BFLOAT16_SINCE, gpu_capabilities, gpu_memory_gb, is_cpu
+from src.run.devices import gpu_capabilities, gpu_memory_gb, is_cpu
 from src.run.processes import (
     launched_sharding,
     launched_strategy,
@@ -29,6 +29,7 @@ from src.stages.memory import (
     grpo_memory_gib,
 )
 from src.stages.model_shape import model_shape
+from src.training.half_precision import BFLOAT16_SINCE
 
 LOGGER = logging.getLogger(__name__)
 ASSUMED_GB = (24, 40, 80)
@@ -220,7 +221,7 @@ def check_card(config: Config) -> None:
 def with_float16(config: Config) -> Config:
     """Put float16 in place of bfloat16 where a visible GPU has none (T4); say so.
 
-    The trainer follows its own card: `parallel.half_type`.
+    The trainer follows its own card: `half_precision.half_type`.
 
     Raises:
         ConfigError: the weights are sharded, which leaves no way to scale a loss.

@@ -23,7 +23,7 @@ from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface
 
 from src.training.batching import GroupedBatch, PackedBatch
-from src.training.parallel import half_type
+from src.training.half_precision import half_type
 
 PACKED = "packed"
 MODEL_TYPES = (

@@ -31,9 +31,9 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
-from src.run.devices import BFLOAT16_SINCE
 from src.run.processes import launched_sharding, process_count, process_rank
 from src.training.adapters import adapter_state, has_adapter, load_adapter_state
+from src.training.half_precision import half_type
 
 # What gloo, NCCL and torch's stores say when another process is waited for too long, or is gone.
 _TALK = re.compile("gloo|nccl|TCPStore|c10d", re.IGNORECASE)
@@ -62,14 +62,6 @@ def end_of_waiting(error: BaseException, timeout_s: float, setting: str) -> str 
     if _GONE.search(str(error)):
         return f"{me}: another process of this run has ended; its own message says why"
     return None
-
-
-def half_type(device: torch.device) -> torch.dtype:
-    """Return bfloat16, and float16 for a GPU that has none."""
-    if device.type != "cuda" or not torch.cuda.is_available():
-        return torch.bfloat16
-    major, minor = torch.cuda.get_device_capability(device)
-    return torch.bfloat16 if major + minor / 10 >= BFLOAT16_SINCE else torch.float16
 
 
 def half_autocast(device: torch.device, enabled: bool) -> torch.autocast:

@@ -29,8 +29,8 @@ from src.data.chat import end_turns
 from src.run.processes import launched_sharding, training_device
 from src.training.adapters import plain_policy, quantization
 from src.training.attention import MODEL_TYPES, PACKED
+from src.training.half_precision import half_type
 from src.training.model_files import check_checkpoint, looks_like_hub_id, missing_folder
-from src.training.parallel import half_type
 
 LOGGER = logging.getLogger(__name__)
 _SENSES = ("vision_config", "audio_config")

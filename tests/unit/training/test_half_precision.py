@@ -10,7 +10,8 @@ import torch
 from src.config.loading import ConfigError, load_config
 from src.stages import cards
 from src.training import parallel
-from src.training.parallel import ParallelPolicy, half_autocast, half_type
+from src.training.half_precision import half_type
+from src.training.parallel import ParallelPolicy, half_autocast
 from tests.unit.training.test_training import Recorder, make_examples, settings, trained
 
 CPU = torch.device("cpu")
