@@ -5,7 +5,8 @@ plus its update, added up in float32. Nothing is ever merged into the live weigh
 update out again leaves what rounding made of them; a merged weight is computed where it is asked
 for, layer by layer. With QLoRA (arXiv:2305.14314) the frozen weight is what 4 bits kept of it.
 
-The only module that imports peft.
+The only module that imports peft, and that only where there is an adapter: peft imports
+bitsandbytes, which takes hold of every GPU it sees.
 """
 
 from __future__ import annotations
@@ -14,19 +15,19 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
-from peft.tuners.lora import LoraLayer
-from peft.utils.integrations import dequantize_bnb_weight
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
 from src.config.loading import ConfigError
 from src.config.schema import Config
 from src.config.training import AdapterSettings, TrainConfig
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
 
 FOLDER = "adapter"
 """Of a checkpoint, in peft's format. Beside the weights, transformers would apply it once more."""
@@ -37,6 +38,8 @@ def lora_config(settings: AdapterSettings) -> LoraConfig | None:
     """Return peft's configuration of an adapter; None where none is asked for."""
     if settings.adapter == "none":
         return None
+    from peft import LoraConfig  # noqa: PLC0415
+
     return LoraConfig(
         r=settings.adapter_rank,
         lora_alpha=settings.adapter_alpha,
@@ -54,6 +57,8 @@ def adapted(policy: PreTrainedModel, settings: AdapterSettings, seed: int) -> An
     config = lora_config(settings)
     if config is None:
         return policy
+    from peft import get_peft_model  # noqa: PLC0415
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return get_peft_model(policy, config)
@@ -69,7 +74,7 @@ def remove_adapter(model: PreTrainedModel) -> None:
 
 def has_adapter(policy: torch.nn.Module) -> bool:
     """Tell whether a policy trains an adapter."""
-    return isinstance(policy, PeftModel)
+    return hasattr(policy, "get_base_model")  # peft's wrapper; no model of transformers has it
 
 
 def plain_policy(policy: Any) -> Any:
@@ -133,8 +138,10 @@ def merged_weight(layer: Any) -> torch.Tensor:
     held = _base_layer(layer).weight
     state = getattr(held, "quant_state", None)
     if state is not None:
+        from peft.utils.integrations import dequantize_bnb_weight  # noqa: PLC0415
+
         held = dequantize_bnb_weight(held, state=state)
-    if not isinstance(layer, LoraLayer):
+    if not _is_adapted(layer):
         return held.float()
     with torch.autocast(held.device.type, enabled=False):
         return held.float() + layer.get_delta_weight(_NAME).float()
@@ -242,6 +249,8 @@ def save_adapter(policy: Any, folder: Path, state: Mapping[str, torch.Tensor]) -
     Args:
         state: of `adapter_state`.
     """
+    from peft import get_peft_model_state_dict  # noqa: PLC0415
+
     config = copy.copy(policy.peft_config[_NAME])
     config.inference_mode, config.target_modules = True, sorted(config.target_modules)
     folder.mkdir(parents=True)
@@ -258,9 +267,13 @@ def _trained(policy: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Parameter]
             yield name, parameter
 
 
+def _is_adapted(module: torch.nn.Module) -> bool:
+    return hasattr(module, "lora_A")
+
+
 def _adapted_layers(model: torch.nn.Module) -> Iterator[tuple[str, Any]]:
     for name, module in model.named_modules():
-        if isinstance(module, LoraLayer):
+        if _is_adapted(module):
             yield name, module
 
 
@@ -268,12 +281,12 @@ def _composed_layers(model: torch.nn.Module) -> Iterator[tuple[str, Any]]:
     """Yield the layers whose weight is not what they hold: adapted ones, and those in 4 bits."""
     for name, module in model.named_modules():
         held = None if name.endswith(".base_layer") else getattr(module, "weight", None)
-        if isinstance(module, LoraLayer) or getattr(held, "quant_state", None) is not None:
+        if _is_adapted(module) or getattr(held, "quant_state", None) is not None:
             yield name, module
 
 
 def _base_layer(layer: Any) -> Any:
-    return layer.get_base_layer() if isinstance(layer, LoraLayer) else layer
+    return layer.get_base_layer() if _is_adapted(layer) else layer
 
 
 def _put(model: torch.nn.Module, name: str, module: torch.nn.Module) -> None:

@@ -13,7 +13,7 @@ BFLOAT16_SINCE = 8.0
 
 def half_type(device: torch.device) -> torch.dtype:
     """Return bfloat16, and float16 for a GPU that has none."""
-    import torch
+    import torch  # noqa: PLC0415
 
     if device.type != "cuda" or not torch.cuda.is_available():
         return torch.bfloat16

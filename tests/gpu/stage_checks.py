@@ -60,15 +60,14 @@ def run(command: Sequence[str]) -> str:
     return said
 
 
-def rows_of(folder: str, stage: str) -> list[dict[str, Any]]:
+def rows_of(folder: str, stage: str, name: str = "check") -> list[dict[str, Any]]:
     """Return the metrics that a stage logged."""
-    file = Path(folder) / "check" / stage / "metrics.jsonl"
-    return read_jsonl(file)
+    return read_jsonl(Path(folder) / name / stage / "metrics.jsonl")
 
 
-def outcome_of(folder: str, stage: str) -> dict[str, Any]:
+def outcome_of(folder: str, stage: str, name: str = "check") -> dict[str, Any]:
     """Return what a stage reported."""
-    return json.loads((Path(folder) / "check" / stage / "outcome.json").read_text())
+    return json.loads((Path(folder) / name / stage / "outcome.json").read_text())
 
 
 def step2_tiny(device: str) -> Found:
@@ -101,9 +100,10 @@ def step3_tiny(device: str) -> Found:
         return _grpo_found(folder)
 
 
-def _grpo_found(folder: str) -> Found:
-    steps = [row for row in rows_of(folder, "step3_GRPO") if "grpo/importance_ratio" in row]
-    outcome = outcome_of(folder, "step3_GRPO")
+def _grpo_found(folder: str, name: str = "check") -> Found:
+    rows = rows_of(folder, "step3_GRPO", name)
+    steps = [row for row in rows if "grpo/importance_ratio" in row]
+    outcome = outcome_of(folder, "step3_GRPO", name)
     ratios = [row["grpo/importance_ratio"] for row in steps]
     gap = max(row["grpo/logprob_gap"] for row in steps)
     held = len(steps) >= 1 and all(0.99 < ratio < 1.01 for ratio in ratios) and gap < 0.03
@@ -147,9 +147,9 @@ def adapters(device: str) -> Found:
         tuned = rows_of(folder, "step2_sft")
         run([sys.executable, *STEP3, *more, *settings([*SMALL_GRPO, "grpo.adapter=lora"])])
         low_rank = _grpo_found(folder)
-        given = settings([*SMALL_GRPO, "grpo.adapter=qlora"])
-        run([sys.executable, *STEP3, *more, *given, "--fresh"])
-        four_bits = _grpo_found(folder)
+        given = settings([*SMALL_GRPO, "grpo.adapter=qlora", "run.name=four-bits"])
+        run([sys.executable, *STEP3, *more, *given])
+        four_bits = _grpo_found(folder, "four-bits")
     losses, gap = _tuned(tuned)
     return Found(
         low_rank.held and four_bits.held and gap < 0.03 and losses[-1] < losses[0],
@@ -163,9 +163,11 @@ def stale_rollouts(device: str) -> Found:
     from tests.engine.grpo_process import observe_runs
 
     config = tiny(device, file="config/tiny/grpo_config.yaml")
-    # Weights decay even where no rollout was rewarded and there is nothing to learn.
-    moving = ("grpo.learning_rate=1e-3", "grpo.weight_decay=1.0", *precision(device))
+    # Weights decay even where no rollout was rewarded and there is nothing to learn, and by more
+    # than rounding to the engine's bfloat16 hides (0.4 %).
+    moving = ("grpo.learning_rate=1e-3", "grpo.weight_decay=10.0", *precision(device))
     overrides = [f"devices.train={device}", f"devices.eval={device}", *moving]
+    overrides.append("engine.dtype=bfloat16")
     with TemporaryDirectory() as folder:
         runs = {"planted": [*overrides, "plant=the sync does nothing"]}
         said = training_process(config, observe_runs, TINY_BASE, Path(folder), runs)["planted"]

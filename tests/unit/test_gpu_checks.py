@@ -1,0 +1,115 @@
+"""The GPU's acceptance checks, as far as a machine without one can tell that they would run."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from src.run.files import write_json_atomic, write_jsonl_atomic
+from tests.gpu import stage_checks
+
+ROOT = Path(__file__).resolve().parents[2]
+STAGE_CHECKS = ("step2_tiny", "step3_tiny", "adapters", "asleep", "fsdp2_one_process")
+ON_A_CPU = {
+    "train.adapter=qlora": "train.adapter=lora",
+    "grpo.adapter=qlora": "grpo.adapter=lora",
+    "engine.sleep=on": "engine.sleep=auto",
+}
+# What a bare machine with torch and transformers has not.
+ABSENT = ("pydantic", "vllm", "trl", "peft", "bitsandbytes", "wandb", "optuna", "datasets")
+
+
+def run_python(code: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def as_if_it_ran(command: list[str]) -> None:
+    """Leave the files that a stage would have left."""
+    given = dict(item.split("=", 1) for item in command if "=" in item)  # the last one counts
+    stage = next(Path(part).parent.name for part in command if part.endswith(".py"))
+    folder = Path(given["run.output_root"]) / given["run.name"] / stage
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = dict.fromkeys(("generate", "train", "sync", "step"), 1.0)
+    row = {
+        **{"train/loss": 1.0, "grpo/importance_ratio": 1.0, "grpo/logprob_gap": 0.0},
+        **{f"system/{part}_s": seconds for part, seconds in parts.items()},
+        "system/memory_gib": 1.0,
+    }
+    write_jsonl_atomic(folder / "metrics.jsonl", [row])
+    checkpoint = {"architectures": ["Qwen2ForCausalLM"]}
+    write_json_atomic(folder / "config.json", checkpoint)
+    outcome = {"accuracy": 0.0, "n": 100, "checkpoint": str(folder)}
+    write_json_atomic(folder / "outcome.json", outcome)
+
+
+@pytest.fixture(scope="module")
+def commands() -> dict[str, list[list[str]]]:
+    """Name -> the stage commands of a check, with the CPU in the GPU's place."""
+    found: dict[str, list[list[str]]] = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("transformers.AutoModelForCausalLM.from_pretrained", lambda _: None)
+        for name in STAGE_CHECKS:
+            own = found[name] = []
+
+            def record(command: list[str], own: list[list[str]] = own) -> str:
+                own.append(list(command))
+                as_if_it_ran(own[-1])
+                return ""
+
+            patch.setattr(stage_checks, "run", record)
+            getattr(stage_checks, name)("cpu")
+    return found
+
+
+def test_stages_take_the_commands_of_their_checks(commands: dict[str, list[list[str]]]):
+    every = [command for own in commands.values() for command in own]
+    scripts = []
+    for command in every:
+        script = next(place for place, part in enumerate(command) if part.endswith(".py"))
+        # A CPU has neither 4 bits nor engines that sleep, and says so.
+        own = [ON_A_CPU.get(part, part) for part in command[script:]]
+        scripts.append([sys.executable, *own])
+    assert len(scripts) == 9
+
+    def plan(command: list[str]) -> subprocess.CompletedProcess[str]:
+        whole = [*command, "--dry-run"]
+        return subprocess.run(whole, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    with ThreadPoolExecutor(2) as pool:
+        for command, done in zip(scripts, pool.map(plan, scripts), strict=True):
+            assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+
+
+@pytest.mark.parametrize("module", ["tests.gpu.torch_checks", "tests.benchmarks.gpu_sft"])
+def test_checks_of_torch_alone_need_nothing_else(module: str):
+    code = f"""
+import builtins, sys
+real = builtins.__import__
+def absent(name, globals=None, locals=None, fromlist=(), level=0):
+    asks = (globals or {{}}).get("__name__", "").split(".")[0]
+    if name.split(".")[0] in {ABSENT} and asks in ("src", "tests", "utils"):
+        raise ModuleNotFoundError(name)
+    return real(name, globals, locals, fromlist, level)
+builtins.__import__ = absent
+import {module} as module
+from src.training import attention, batching, losses, optimization, throughput
+"""
+    done = run_python(code)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_client_of_an_engine_takes_hold_of_no_gpu():
+    """Importing bitsandbytes initialises CUDA, and peft imports it."""
+    code = """
+import sys
+import src.eval_worker, src.training_worker, src.training.policy, src.stages.scoring
+held = {"bitsandbytes", "peft", "vllm", "trl"} & set(sys.modules)
+assert not held, held
+"""
+    done = run_python(code)
+    assert done.returncode == 0, done.stderr
