@@ -160,7 +160,7 @@ class SftTrainer:
         """Return the mean entropy of the next-token distributions at target tokens, in nats."""
         model, total = self._parallel.model, 0.0
         model.eval()
-        for group in micro_batches(examples, self._config.micro_batch_size)[0]:
+        for group in micro_batches(examples, self._config.micro_batch_tokens)[0]:
             with self._autocast():
                 packed = pack(group, self._device)
                 scores = target_scores(model, self._attention, packed, entropy=True)
@@ -178,7 +178,7 @@ class SftTrainer:
         if not batches:
             return
         config, parallel = self._config, self._parallel
-        largest = largest_micro_batch(batches, config.micro_batch_size, parallel.processes)
+        largest = largest_micro_batch(batches, config.micro_batch_tokens, parallel.processes)
         tokens = sum(len(example.ids) for example in largest)
         said = f"{len(largest)} sequences, {tokens:,} tokens"
         taken = rehearse_memory(
@@ -207,7 +207,7 @@ class SftTrainer:
         started = time.perf_counter()
         parallel = self._parallel
         target_tokens = sum(example.target_tokens for example in batch)
-        shares = micro_batches(batch, self._config.micro_batch_size, parallel.processes)
+        shares = micro_batches(batch, self._config.micro_batch_tokens, parallel.processes)
         mine = shares[parallel.rank]
         summed = torch.zeros((), dtype=torch.float64, device=self._device)
         computed = 0

@@ -113,7 +113,8 @@ class TrainConfig(AdapterSettings):
     batch_size: Positive = 64
     """Sequences an optimizer step, over all micro-batches."""
     micro_batch_size: Positive = 8
-    """Sequences a forward and backward pass."""
+    """Sequences of `max_tokens` that a forward and backward pass has room for. Shorter ones are
+    packed into that room, more of them."""
     epochs: Positive = 2
     """Passes over the training examples."""
     optimizer: OptimizerName = "adamw"
@@ -161,9 +162,10 @@ class TrainConfig(AdapterSettings):
     keep: Positive = 2
     """Evaluated checkpoints kept beside the best."""
 
-    def accumulation(self, processes: int) -> int:
-        """Micro-batches of a process in an optimizer step."""
-        return -(-self.batch_size // (self.micro_batch_size * processes))
+    @property
+    def micro_batch_tokens(self) -> int:
+        """Most tokens of a forward and backward pass."""
+        return self.micro_batch_size * self.max_tokens
 
     def steps(self, examples: int) -> int:
         """Optimizer steps for a number of training examples."""

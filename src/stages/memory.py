@@ -78,8 +78,7 @@ def training_memory_gib(
     config: Config, processes: int = 1, strategy: str = "ddp"
 ) -> dict[str, float]:
     """Estimate what SFT takes of each device for its longest micro-batch, in GiB by item."""
-    train = config.train
-    tokens = train.micro_batch_size * train.max_tokens
+    train, tokens = config.train, config.train.micro_batch_tokens
     one = Pass(tokens, tokens, train.gradient_checkpointing, "chunked", train)
     return _by_item(config, one, processes, strategy)
 

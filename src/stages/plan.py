@@ -151,8 +151,8 @@ def _training(config: Config) -> Iterator[str]:
     about = "about " if train.evaluate_every is None else ""
     yield (
         f"training      {rows} examples x {train.epochs} epochs = {steps} steps of "
-        f"{train.batch_size} ({processes} process(es) x {train.accumulation(processes)} "
-        f"micro-batches of {train.micro_batch_size}, packed)"
+        f"{train.batch_size} ({processes} process(es), packed into micro-batches of at most "
+        f"{train.micro_batch_tokens:,} tokens)"
     )
     yield (
         f"evaluations   {len(scored)} in training, {about}every {scored[0]} steps and at the end, "

@@ -118,31 +118,45 @@ def shuffled_steps(
 
 
 def micro_batches(
-    examples: Sequence[Example], size: int, processes: int = 1
+    examples: Sequence[Example], most_tokens: int, processes: int = 1
 ) -> list[list[list[Example]]]:
-    """Share a step out: for each process, its micro-batches of at most `size` examples.
+    """Share a step out: for each process, its micro-batches, as few as hold `most_tokens` each.
 
     The longest first, each to the micro-batch with the fewest tokens so far, so that memory and
     time are alike everywhere. All processes get the same number of micro-batches, as sharded
-    models gather their weights in each; in a small last step some may be empty.
+    models gather their weights in each; in a small last step some may be empty. An example of more
+    tokens has a micro-batch to itself.
     """
-    rounds = -(-len(examples) // (size * processes))
-    bins: list[list[Example]] = [[] for _ in range(rounds * processes)]
-    tokens = [0] * len(bins)
-    for example in sorted(examples, key=lambda item: -len(item.ids)):
-        free = [place for place, content in enumerate(bins) if len(content) < size]
-        lightest = min(free, key=tokens.__getitem__)
-        bins[lightest].append(example)
-        tokens[lightest] += len(example.ids)
+    whole = sum(min(_length(example), most_tokens) for example in examples)
+    rounds = max(1, -(-whole // (most_tokens * processes)))
+    bins = _dealt(examples, rounds * processes)
+    while any(len(own) > 1 and sum(map(_length, own)) > most_tokens for own in bins):
+        rounds += 1
+        bins = _dealt(examples, rounds * processes)
     return [bins[process::processes] for process in range(processes)]
 
 
+def _dealt(examples: Sequence[Example], count: int) -> list[list[Example]]:
+    """Deal examples out to a number of micro-batches."""
+    bins: list[list[Example]] = [[] for _ in range(count)]
+    tokens = [0] * count
+    for example in sorted(examples, key=_length, reverse=True):
+        lightest = min(range(count), key=tokens.__getitem__)
+        bins[lightest].append(example)
+        tokens[lightest] += len(example.ids)
+    return bins
+
+
+def _length(example: Example) -> int:
+    return len(example.ids)
+
+
 def largest_micro_batch(
-    steps: Iterable[Sequence[Example]], size: int, processes: int = 1
+    steps: Iterable[Sequence[Example]], most_tokens: int, processes: int = 1
 ) -> list[Example]:
     """Return the micro-batch with the most tokens of all that the steps are shared out into."""
     return max(
-        (group for step in steps for share in micro_batches(step, size, processes)
+        (group for step in steps for share in micro_batches(step, most_tokens, processes)
          for group in share),
-        key=lambda group: sum(len(example.ids) for example in group),
+        key=lambda group: sum(map(_length, group)),
     )  # fmt: skip

@@ -221,7 +221,9 @@ def timed_step(
     from src.training.losses import summed_nll
 
     started, total = time.perf_counter(), target_tokens(batch)
-    for group in micro_batches(batch, setting.micro_batch_size)[0]:
+    # Room for that many of the mean length, and a little for what does not come out even.
+    room = sum(len(item.ids) for item in batch) * setting.micro_batch_size / len(batch)
+    for group in micro_batches(batch, math.ceil(1.05 * room))[0]:
         packed = pack(group, model.device)
         with torch.autocast(model.device.type, torch.bfloat16):
             nll = summed_nll(model, attention, packed)

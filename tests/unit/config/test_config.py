@@ -142,7 +142,7 @@ def test_checkpoints_are_scored_ten_times_unless_said_otherwise(steps):
 
 
 def test_derived_numbers():
-    assert TrainConfig(batch_size=64, micro_batch_size=8).accumulation(processes=2) == 4
+    assert TrainConfig(micro_batch_size=8, max_tokens=512).micro_batch_tokens == 4096
     assert TrainConfig(batch_size=64, epochs=2).steps(1000) == 32
     grpo = GrpoConfig(prompts_per_step=32, group_size=8, micro_batch_size=8)
     assert grpo.completions_per_step == 256

@@ -49,10 +49,10 @@ def test_the_largest_micro_batch_is_the_largest_that_any_step_has(examples):
     sizes = [
         sum(len(example.ids) for example in group)
         for step in steps
-        for share in micro_batches(step, 3, 2)
+        for share in micro_batches(step, 200, 2)
         for group in share
     ]
-    largest = largest_micro_batch(steps, 3, 2)
+    largest = largest_micro_batch(steps, 200, 2)
     assert sum(len(example.ids) for example in largest) == max(sizes)
 
 
@@ -122,7 +122,7 @@ def test_memory_that_runs_out_in_it_is_told_as_such(tokenizer, examples, tmp_pat
     shortage = find_shortage(caught.value)
     assert shortage.kind == "out"
     said = explain("step2_sft", load_config(["config/sft_config.yaml"]), shortage, None)
-    assert "memory ran out in the rehearsal of the largest micro-batch (2 sequences, " in said
+    assert "memory ran out in the rehearsal of the largest micro-batch (8 sequences, " in said
     assert "tokens), before a first step was logged, in its own process: " in said
     assert "(1) --set train.micro_batch_size=4" in said
 

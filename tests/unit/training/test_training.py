@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import random
 import time
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from src.config.training import TrainConfig
 from src.data.prompts import load_prompt
@@ -16,7 +19,7 @@ from src.run.metrics import JsonlSink, MetricLog
 from src.sft.examples import build_examples
 from src.sft.rows import rows_from_problems
 from src.training.attention import packing_arguments
-from src.training.batching import micro_batches, pack, shuffled_steps
+from src.training.batching import Example, micro_batches, pack, shuffled_steps
 from src.training.checkpoints import (
     CheckpointStore,
     DamagedCheckpointError,
@@ -160,9 +163,10 @@ def test_the_gradient_does_not_depend_on_the_cut(tokenizer, examples):
     step = examples[:8]
     tokens = sum(example.target_tokens for example in step)
     gradients = []
-    for size in (8, 4, 2, 1):
+    longest = max(len(example.ids) for example in step)
+    for room in (8 * longest, 4 * longest, 2 * longest, 1):
         model = packed_model(tokenizer)
-        for group in micro_batches(step, size)[0]:
+        for group in micro_batches(step, room)[0]:
             (summed_nll(model, "packed", pack(group, CPU)) / tokens).backward()
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
     for other in gradients[1:]:
@@ -171,18 +175,50 @@ def test_the_gradient_does_not_depend_on_the_cut(tokenizer, examples):
 
 @pytest.mark.parametrize(("size", "processes"), [(8, 1), (3, 1), (2, 2), (4, 3)])
 def test_every_example_of_a_step_is_computed_once(examples, size, processes):
-    shares = micro_batches(examples[:10], size, processes)
+    room = size * max(len(example.ids) for example in examples[:10])
+    shares = micro_batches(examples[:10], room, processes)
     assert len(shares) == processes
     assert len({len(share) for share in shares}) == 1  # sharded weights are gathered in step
     groups = [group for share in shares for group in share]
-    assert all(len(group) <= size for group in groups)
+    assert all(sum(len(example.ids) for example in group) <= room for group in groups)
     assert sorted(e.id for group in groups for e in group) == sorted(e.id for e in examples[:10])
 
 
 def test_micro_batches_are_of_like_size(examples):
-    groups = micro_batches(examples, 6)[0]
+    whole = sum(len(example.ids) for example in examples)
+    groups = micro_batches(examples, math.ceil(1.05 * whole / 4))[0]
     tokens = [sum(len(example.ids) for example in group) for group in groups]
+    assert len(groups) == 4
     assert max(tokens) < 1.1 * min(tokens)
+
+
+def of_lengths(*lengths: int) -> list[Example]:
+    return [Example((1,) * length, 1, str(place)) for place, length in enumerate(lengths)]
+
+
+def test_short_sequences_share_the_room_of_a_long_one():
+    groups = micro_batches(of_lengths(100, 30, 30, 20, 10, 50, 40), 100)[0]
+    sizes = sorted(sorted(len(example.ids) for example in group) for group in groups)
+    assert sizes == [[10, 30, 50], [20, 30, 40], [100]]
+
+
+def test_what_is_too_long_for_a_micro_batch_has_one_to_itself():
+    groups = micro_batches(of_lengths(500, 40, 40), 100)[0]
+    assert sorted(len(group) for group in groups if group) == [1, 2]
+
+
+@given(
+    lengths=st.lists(st.integers(1, 100), min_size=1, max_size=40),
+    room=st.integers(1, 400),
+    processes=st.integers(1, 4),
+)
+def test_no_micro_batch_is_fuller_than_it_may_be(lengths, room, processes):
+    shares = micro_batches(of_lengths(*lengths), room, processes)
+    groups = [group for share in shares for group in share]
+    sizes = [sum(len(example.ids) for example in group) for group in groups]
+    assert all(size <= room or len(group) == 1 for size, group in zip(sizes, groups, strict=True))
+    assert sorted(int(e.id) for group in groups for e in group) == list(range(len(lengths)))
+    assert len({len(share) for share in shares}) == 1
 
 
 def test_every_example_is_seen_once_an_epoch(examples):
