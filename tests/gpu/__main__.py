@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -82,22 +85,7 @@ def run(check: Check, device: str, logs: Path | None) -> dict[str, Any]:
     with TemporaryDirectory() as folder:
         file = Path(folder) / "found.json"
         command = [sys.executable, "-m", "tests.gpu.one", check.name, device, str(file)]
-        try:
-            done = subprocess.run(
-                command,
-                cwd=ROOT,
-                capture_output=True,
-                text=True,
-                timeout=check.limit_s,
-                check=False,
-            )
-            said = done.stdout + done.stderr
-        except subprocess.TimeoutExpired as error:
-            said = "".join(
-                part.decode(errors="replace") if isinstance(part, bytes) else part or ""
-                for part in (error.stdout, error.stderr)
-            )
-            said += f"\nno answer within {check.limit_s} s"
+        said = run_within(command, check.limit_s)
         if logs is not None:
             logs.mkdir(parents=True, exist_ok=True)
             (logs / f"{check.name}.log").write_text(said, encoding="utf-8")
@@ -105,6 +93,27 @@ def run(check: Check, device: str, logs: Path | None) -> dict[str, Any]:
             return json.loads(file.read_text(encoding="utf-8"))
         last = [text for text in said.splitlines() if text.strip()][-3:]
         return {"held": False, "figure": " | ".join(last)[-600:], "output": said[-4000:]}
+
+
+def run_within(command: list[str], limit_s: float) -> str:
+    """Run a command with all that it starts; return what they said, as far as they came in time."""
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        errors="replace", start_new_session=True,
+    )  # fmt: skip
+    try:
+        return process.communicate(timeout=limit_s)[0]
+    except subprocess.TimeoutExpired:
+        end_group(process)
+        return f"{process.communicate()[0]}\nno answer within {limit_s:g} s"
+    finally:
+        end_group(process)  # what a check left behind would keep its memory of the card
+
+
+def end_group(process: subprocess.Popen[str]) -> None:
+    """Kill a process and all that it started."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def line(name: str, found: dict[str, Any], seconds: float) -> str:

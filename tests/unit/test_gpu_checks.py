@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from src.run.files import write_json_atomic, write_jsonl_atomic
 from tests.gpu import stage_checks
+from tests.gpu.__main__ import run_within
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGE_CHECKS = ("step2_tiny", "step3_tiny", "adapters", "asleep", "fsdp2_one_process")
@@ -101,6 +103,20 @@ from src.training import attention, batching, losses, optimization, throughput
 """
     done = run_python(code)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_check_that_is_cut_off_says_how_far_it_came_and_leaves_nothing_running(tmp_path: Path):
+    left = tmp_path / "left"
+    code = f"""
+import subprocess, sys, time
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(4); open({str(left)!r}, 'w')"])
+print("half way", flush=True)
+time.sleep(60)
+"""
+    said = run_within([sys.executable, "-c", code], 2)
+    assert said == "half way\n\nno answer within 2 s"
+    time.sleep(3)
+    assert not left.exists()
 
 
 def test_the_client_of_an_engine_takes_hold_of_no_gpu():
