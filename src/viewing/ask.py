@@ -10,7 +10,6 @@ transformers on this machine's processor; --answer grades what comes.
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,8 +52,6 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     sys.stderr.write(f"{stage.name} of {stage.parent}\n")
     disable_progress_bar()
-    # On AVX-512 it says that a kernel is missing which QLoRA alone would use.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         for text in completions(stage, given.question, given.samples, given.seed):
             sys.stdout.write(f"{text}\n")

@@ -175,9 +175,9 @@ def stale_rollouts(device: str) -> Found:
     config = tiny(device, file="config/tiny/grpo_config.yaml")
     # Weights decay even where no rollout was rewarded and there is nothing to learn, and by more
     # than rounding to the engine's bfloat16 hides (0.4 %).
-    moving = ("grpo.learning_rate=1e-3", "grpo.weight_decay=10.0", *precision(device))
-    overrides = [f"devices.train={device}", f"devices.eval={device}", *moving]
-    overrides.append("engine.dtype=bfloat16")
+    moving = ("grpo.learning_rate=1e-3", "grpo.weight_decay=10.0")
+    halved = (*precision(device), "engine.dtype=bfloat16")
+    overrides = [f"devices.train={device}", f"devices.eval={device}", *moving, *halved]
     with TemporaryDirectory() as folder:
         runs = {"planted": [*overrides, "plant=the sync does nothing"]}
         said = training_process(config, observe_runs, TINY_BASE, Path(folder), runs)["planted"]

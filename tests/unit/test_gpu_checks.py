@@ -25,8 +25,8 @@ ON_A_CPU = {
 ABSENT = ("pydantic", "vllm", "trl", "peft", "bitsandbytes", "wandb", "optuna", "datasets")
 
 
-def run_python(code: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", code]
+def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
@@ -50,40 +50,33 @@ def as_if_it_ran(command: list[str]) -> None:
 
 
 @pytest.fixture(scope="module")
-def commands() -> dict[str, list[list[str]]]:
-    """Name -> the stage commands of a check, with the CPU in the GPU's place."""
-    found: dict[str, list[list[str]]] = {}
+def commands() -> list[list[str]]:
+    """What the checks would run, with the CPU in the GPU's place."""
+    found: list[list[str]] = []
+
+    def record(command: list[str]) -> str:
+        found.append(command)
+        as_if_it_ran(command)
+        return ""
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("transformers.AutoModelForCausalLM.from_pretrained", lambda _: None)
+        patch.setattr(stage_checks, "run", record)
         for name in STAGE_CHECKS:
-            own = found[name] = []
-
-            def record(command: list[str], own: list[list[str]] = own) -> str:
-                own.append(list(command))
-                as_if_it_ran(own[-1])
-                return ""
-
-            patch.setattr(stage_checks, "run", record)
             getattr(stage_checks, name)("cpu")
     return found
 
 
-def test_stages_take_the_commands_of_their_checks(commands: dict[str, list[list[str]]]):
-    every = [command for own in commands.values() for command in own]
-    scripts = []
-    for command in every:
-        script = next(place for place, part in enumerate(command) if part.endswith(".py"))
-        # A CPU has neither 4 bits nor engines that sleep, and says so.
-        own = [ON_A_CPU.get(part, part) for part in command[script:]]
-        scripts.append([sys.executable, *own])
-    assert len(scripts) == 9
+def test_stages_take_the_commands_of_their_checks(commands: list[list[str]]):
+    assert len(commands) == 9
 
     def plan(command: list[str]) -> subprocess.CompletedProcess[str]:
-        whole = [*command, "--dry-run"]
-        return subprocess.run(whole, cwd=ROOT, capture_output=True, text=True, check=False)
+        script = next(place for place, part in enumerate(command) if part.endswith(".py"))
+        # A CPU has neither 4 bits nor engines that sleep, and says so.
+        return run_python(*(ON_A_CPU.get(part, part) for part in command[script:]), "--dry-run")
 
     with ThreadPoolExecutor(2) as pool:
-        for command, done in zip(scripts, pool.map(plan, scripts), strict=True):
+        for command, done in zip(commands, pool.map(plan, commands), strict=True):
             assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
 
 
@@ -101,7 +94,7 @@ builtins.__import__ = absent
 import {module} as module
 from src.training import attention, batching, losses, optimization, throughput
 """
-    done = run_python(code)
+    done = run_python("-c", code)
     assert done.returncode == 0, done.stderr
 
 
@@ -127,5 +120,5 @@ import src.eval_worker, src.training_worker, src.training.policy, src.stages.sco
 held = {"bitsandbytes", "peft", "vllm", "trl"} & set(sys.modules)
 assert not held, held
 """
-    done = run_python(code)
+    done = run_python("-c", code)
     assert done.returncode == 0, done.stderr
