@@ -2,15 +2,17 @@
 
     pip install lm-eval==0.4.13          # in an environment of its own: it is not pinned here
     python -m tests.benchmarks.harness_agreement results/tiny step2_sft
+    ... results/tiny step2_sft --engine vllm         # instead of transformers' own generation
 
-The harness generates (transformers), cuts the answer out of the tags by its own filter and compares
-texts; it shares the problems and the prompt with the pipeline, and nothing else. So an answer that
-is equal but written otherwise ("0.50" for "0.5") counts as wrong there: a second line grades its
-completions with our grader.
+The harness generates, cuts the answer out of the tags by its own filter and compares texts; it
+shares the problems and the prompt with the pipeline, and nothing else. So an answer that is equal
+but written otherwise ("0.50" for "0.5") counts as wrong there: a second line grades its completions
+with our grader.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -25,17 +27,26 @@ from src.config.schema import Config
 from src.data.problems import load_problems
 from src.data.prompts import load_prompt
 from src.run.files import read_json, read_jsonl
+from src.run.processes import worker_environment
 from utils.drgrpo_grader import grade
 from utils.stats.statistics import wilson_interval
 
 TASK = "stage_problems"
 
 
-def main(run: Path, stage: str) -> None:
-    outcome = read_json(run / stage / "outcome.json")
-    config = load_config([run / stage / "config.yaml"])
+def main() -> None:
+    made = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("run", type=Path, help="folder of the run")
+    made.add_argument("stage", help="whose checkpoint is scored, such as step2_sft")
+    made.add_argument("--engine", choices=["transformers", "vllm"], default="transformers")
+    given = made.parse_args()
+    folder = given.run / given.stage
+    outcome = read_json(folder / "outcome.json")
+    config = load_config([folder / "config.yaml"])
     with TemporaryDirectory() as name:
-        samples = run_harness(config, outcome["checkpoint"], Path(name))
+        samples = run_harness(config, outcome["checkpoint"], given.engine, Path(name))
     n = len(samples)
     exact = sum(sample["exact_match"] for sample in samples)
     # The harness takes the stop text off; the grader wants it.
@@ -50,7 +61,7 @@ def main(run: Path, stage: str) -> None:
     )
 
 
-def run_harness(config: Config, checkpoint: str, folder: Path) -> list[dict[str, Any]]:
+def run_harness(config: Config, checkpoint: str, engine: str, folder: Path) -> list[dict[str, Any]]:
     """Write the task, run the harness on it and return its samples."""
     problems, prompt = load_problems(config).test, load_prompt(config.data.prompt)
     rows = [{"prompt": prompt.render(p), "answer": p.answer} for p in problems]
@@ -83,15 +94,21 @@ def run_harness(config: Config, checkpoint: str, folder: Path) -> list[dict[str,
         "metric_list": [{"metric": "exact_match"}],
     }
     (folder / "task.yaml").write_text(yaml.safe_dump(task), encoding="utf-8")
+    model = f"pretrained={checkpoint},dtype={config.engine.dtype}"
+    asked = {
+        "transformers": ["hf", "--device", "cpu", "--batch_size", "125", "--model_args", model],
+        "vllm": ["vllm", "--batch_size", "auto", "--model_args",
+                 f"{model},max_model_len={config.engine.max_model_tokens}"],
+    }  # fmt: skip
     command = [
-        *(sys.executable, "-m", "lm_eval", "--model", "hf", "--device", "cpu"),
-        *("--model_args", f"pretrained={checkpoint},dtype=bfloat16"),
-        *("--tasks", TASK, "--include_path", str(folder), "--batch_size", "125"),
+        *(sys.executable, "-m", "lm_eval", "--model", *asked[engine]),
+        *("--tasks", TASK, "--include_path", str(folder)),
         *("--output_path", str(folder / "out"), "--log_samples", "--seed", str(config.run.seed)),
     ]
-    subprocess.run(command, check=True)
+    with worker_environment(config):
+        subprocess.run(command, check=True)
     return read_jsonl(next((folder / "out").rglob("samples_*.jsonl")))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    main()
