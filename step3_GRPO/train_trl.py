@@ -18,10 +18,10 @@ DEFAULT_CONFIG = "config/grpo_config.yaml"
 
 
 def main(config: Config, run: Run) -> None:
-    """Train, choose the best checkpoint on validation, report it once on test."""
+    """Train, choose a checkpoint on validation, report it once on test."""
     from src.data.chat import stage_prompt
     from src.data.problems import load_problems
-    from src.grpo.callback import StageCallback, score_best, train
+    from src.grpo.callback import StageCallback, score_chosen, train
     from src.grpo.problems import problem_stream, usable_problems
     from src.grpo.rollout_source import RolloutSource, trial_batch
     from src.grpo.split import engine_elsewhere
@@ -52,17 +52,19 @@ def main(config: Config, run: Run) -> None:
         task = validation_task(config, problems, prompt, config.grpo.validation_rows)
         stream = problem_stream(model, usable, prompt, tokenizer, config)
         source = RolloutSource(stream, config, rewards)
-        store = CheckpointStore(run.folder / "checkpoints", keep=1, manifest=run.folder / MANIFEST)
+        store = CheckpointStore(
+            run.folder / "checkpoints", 1, run.folder / MANIFEST, config.grpo.choose
+        )
         with engine_elsewhere(config, model, source) as split:
             trainer = build_trainer(model, tokenizer, source, config, run.folder / "trl", split)
             with open_metric_log(run) as metrics:
                 callback = StageCallback(trainer, metrics, store, task)
                 train(trainer, callback, resume=run.resume)
-            report = score_best(trainer, store, test, config.engine.swap_tolerance)
+            report = score_chosen(trainer, store, test, config.engine.swap_tolerance)
     if report is not None and is_main_process():
         outcome = write_test_outcome(run, [test], {test.name: report})
         run.finish(
-            best_step=store.best().step,
+            best_step=store.chosen().step,
             chosen_on=task.split,
             collapsed=callback.stopped,
             **outcome,

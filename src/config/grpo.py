@@ -120,6 +120,9 @@ class GrpoConfig(AdapterSettings):
     """Validation problems scored during training; all where there are fewer."""
     save_every: Positive = 25
     """Steps between resumable checkpoints."""
+    choose: Literal["latest_near_highest", "highest"] = "latest_near_highest"
+    """Which checkpoint goes on to test: the latest of those whose validation accuracy lies at most
+    one standard error below the highest, or the highest, the earliest among equals."""
     sample_groups_every: Positive = 10
     """Steps between groups written down to be read."""
     sample_groups: Positive = 2

@@ -58,7 +58,7 @@ _PARTS = ("generate", "grade", "reward", "logprobs", "train", "sync")
 
 @dataclass
 class StageCallback(TrainerCallback):
-    """Log every step, score validation with the rollout engine, keep the best checkpoint."""
+    """Log every step, score validation with the rollout engine, keep the chosen checkpoint."""
 
     trainer: PolicyTrainer
     metrics: MetricLog
@@ -76,7 +76,7 @@ class StageCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Score the starting policy, so that training that only harms keeps it as the best."""
+        """Score the starting policy, so that it is chosen where training only harms."""
         # An attempt that was killed before its first save is done over from here.
         self.metrics.rewind(state.global_step or -1)
         self._rehearse(state.global_step)
@@ -123,8 +123,8 @@ class StageCallback(TrainerCallback):
         self.stopped = self._watch.see(values)
         if self.stopped:
             LOGGER.error(
-                "training stops after step %d, it has collapsed: %s. The best checkpoint so far is "
-                "kept; lower grpo.learning_rate or the sign's threshold in grpo.collapse",
+                "training stops after step %d, it has collapsed: %s. The checkpoint chosen so far "
+                "is kept; lower grpo.learning_rate or the sign's threshold in grpo.collapse",
                 state.global_step, self.stopped,
             )  # fmt: skip
             control.should_training_stop = True
@@ -305,17 +305,17 @@ def last_whole_state(folder: Path) -> Path | None:
     return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
 
 
-def score_best(
+def score_chosen(
     trainer: PolicyTrainer, store: CheckpointStore, task: EvalTask, tolerance: float
 ) -> EvalReport | None:
-    """Score the best checkpoint's files on test, by a verified swap into the rollout engine.
+    """Score the chosen checkpoint's files on test, by a verified swap into the rollout engine.
 
     All processes call this and share the problems, unless some cannot see the files; those get
     None.
     """
     if trainer.split is not None:
-        return trainer.split.score(store.best(), task)
-    folder = gathered([store.best().folder if is_main_process() else None])[0]
+        return trainer.split.score(store.chosen(), task)
+    folder = gathered([store.chosen().folder if is_main_process() else None])[0]
     everywhere = all(gathered([folder.is_dir()]))
     with trainer.engine_awake():  # to write what slept takes all processes
         if not (everywhere or is_main_process()):

@@ -96,7 +96,7 @@ class FineTuning:
             traces = select_traces(drawn, prompt, config.sft.max_per_problem)
             store = self.on_rows(traces.rows, number)
             self.training_data |= {"traces": traces.counts.outcome()}
-            policy = store.best_or(policy)
+            policy = store.chosen_or(policy)
         return store
 
     def _train(

@@ -1,14 +1,14 @@
-"""Checkpoints of one training run: written whole or not at all, hashed, best and latest kept."""
+"""Checkpoints of a training run: written whole or not at all, hashed, chosen and latest kept."""
 
 from __future__ import annotations
 
 import json
 import logging
 import shutil
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -16,6 +16,7 @@ from src.run.file_list import DESCRIPTION
 from src.run.files import move_folder, read_record, room_for, write_json_atomic
 from src.run.processes import is_main_process
 from utils.data.hashing import file_sha256
+from utils.stats.paired import within_one_standard_error
 
 LOGGER = logging.getLogger(__name__)
 _STATE = "training_state.pt"
@@ -41,24 +42,34 @@ class Score:
     accuracy: float
     format_rate: float = 0.0
     negative_nll: float = 0.0
+    shares: Sequence[float] = field(default=(), compare=False)
+    """Each validation problem's share of correct completions, in order."""
 
 
 class CheckpointStore:
     """Write, score and prune the checkpoints below one folder.
 
-    A checkpoint is deleted only after its score arrived, and never while it is the best or among
-    the `keep` latest. The newest alone carries the state that `--resume` continues from: it comes
-    into being with the checkpoint, in one rename, so a run killed at any moment finds both or
+    A checkpoint is deleted only after its score arrived, and never while it is the chosen one or
+    among the `keep` latest. The newest alone carries the state that `--resume` continues from: it
+    comes into being with the checkpoint, in one rename, so a run killed at any moment finds both or
     neither.
 
     Args:
         manifest: what made the run; a copy goes into each checkpoint.
+        choice: see `chosen`.
     """
 
-    def __init__(self, folder: Path, keep: int, manifest: Path | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        keep: int,
+        manifest: Path | None = None,
+        choice: Literal["highest", "latest_near_highest"] = "highest",
+    ) -> None:
         self._folder = folder
         self._keep = keep
         self._manifest = manifest
+        self._choice = choice
         self._scores: dict[str, Score] = {}
         index = folder / "scores.json"
         if index.is_file():
@@ -154,20 +165,43 @@ class CheckpointStore:
         """Return the latest checkpoint; None before the first."""
         return next(reversed(self._all()), None)
 
-    def best_or(self, otherwise: Checkpoint) -> Checkpoint:
-        """Return the best checkpoint, or `otherwise` where none has been scored."""
-        return self.best() if self._scores else otherwise
+    def chosen_or(self, otherwise: Checkpoint) -> Checkpoint:
+        """Return the chosen checkpoint, or `otherwise` where none has been scored."""
+        return self.chosen() if self._scores else otherwise
 
-    def best(self) -> Checkpoint:
-        """Return the checkpoint with the highest score, the earliest among equals.
+    def chosen(self) -> Checkpoint:
+        """Return the checkpoint that training hands on, of those scored so far.
+
+        `highest`: that with the highest score, the earliest among equals. `latest_near_highest`:
+        the latest whose accuracy lies at most one standard error below the highest score's, both on
+        the same problems. The highest of several scores owes about as much to chance, and where
+        training goes on improving, to take an earlier checkpoint for it throws training away. An
+        earlier choice never comes back: the checkpoints between it and the newest can be deleted.
+
+        Source: the one-standard-error rule of Breiman et al. (1984), "Classification and Regression
+        Trees", section 3.4.3, towards the latest checkpoint instead of the smallest tree.
 
         Raises:
             RuntimeError: when none has been scored.
         """
-        scored = [item for item in self._all() if item.folder.name in self._scores]
+        scored = self._scored()
         if not scored:
             raise RuntimeError(f"{self._folder}: no checkpoint has been scored yet")
-        return max(scored, key=lambda item: self._scores[item.folder.name])
+        if self._choice == "highest":
+            return max(scored, key=self._score)
+        highest = max(self._scores.values())
+        return next(
+            item
+            for item in reversed(scored)
+            if self._score(item).accuracy >= highest.accuracy
+            or within_one_standard_error(self._score(item).shares, highest.shares)
+        )
+
+    def _score(self, checkpoint: Checkpoint) -> Score:
+        return self._scores[checkpoint.folder.name]
+
+    def _scored(self) -> list[Checkpoint]:
+        return [item for item in self._all() if item.folder.name in self._scores]
 
     def _clear(self) -> None:
         """Do what a killed run had begun or was about to do: delete what is no longer needed."""
@@ -181,10 +215,10 @@ class CheckpointStore:
             older.unlink()
 
     def _prune(self) -> None:
-        scored = [item for item in self._all() if item.folder.name in self._scores]
+        scored = self._scored()
         if not scored:
             return
-        protected = {self.best().folder, *(item.folder for item in scored[-self._keep :])}
+        protected = {self.chosen().folder, *(item.folder for item in scored[-self._keep :])}
         for item in scored:
             if item.folder not in protected and not (item.folder / _STATE).is_file():
                 # Renamed first: half of a checkpoint is never seen.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from utils.stats.statistics import normal_quantile
 
@@ -53,6 +54,22 @@ def paired_difference_interval(
         _crossing(won, lost, n, z, estimate, -1.0),
         _crossing(won, lost, n, z, estimate, 1.0),
     )
+
+
+def within_one_standard_error(values: Sequence[float], highest: Sequence[float]) -> bool:
+    """Tell whether a mean lies at most one standard error below another on the same n things.
+
+    The error is that of the difference where there is none to be found, as in McNemar's test: with
+    one completion a problem, `(lost - won)^2 <= lost + won`. False where n is 0.
+
+    >>> within_one_standard_error([1, 0, 1, 0], [1, 1, 0, 1])
+    True
+    >>> within_one_standard_error([0, 0, 0, 0], [1, 1, 0, 1])
+    False
+    """
+    below = [high - value for value, high in zip(values, highest, strict=True)]
+    distance = max(0.0, sum(below))
+    return bool(below) and distance**2 <= sum(difference**2 for difference in below)
 
 
 def _crossing(won: int, lost: int, n: int, z: float, near: float, far: float) -> float:

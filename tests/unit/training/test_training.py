@@ -22,9 +22,6 @@ from src.training.attention import packing_arguments
 from src.training.batching import Example, micro_batches, pack, shuffled_steps
 from src.training.checkpoints import (
     CheckpointStore,
-    DamagedCheckpointError,
-    Score,
-    verify_checkpoint,
 )
 from src.training.losses import add_chunked_loss, summed_nll, target_scores
 from src.training.optimization import EarlyStopping, Schedule, build_optimizer, learning_rate_factor
@@ -390,67 +387,3 @@ def test_the_model_compiled_gives_the_same_losses(tokenizer, examples, tmp_path)
         for sink in (plain, compiled)
     )
     assert ours == pytest.approx(theirs, rel=1e-5)
-
-
-# Checkpoints
-
-
-def write_weights(folder):
-    (folder / "w").write_text("x")
-
-
-def test_checkpoints_are_kept_by_rule(tmp_path):
-    store = CheckpointStore(tmp_path, keep=1)
-    saved = [store.save(step, step * 8, write_weights) for step in (1, 2, 3, 4)]
-    assert [item.step for item in store.unscored()] == [1, 2, 3, 4]
-    for checkpoint, score in zip(saved[:3], (0.1, 0.9, 0.2), strict=True):
-        store.record(checkpoint, Score(score))
-    left = {path.name for path in tmp_path.glob("step_*")}
-    assert left == {"step_000002", "step_000003", "step_000004"}  # best, latest, not yet scored
-    assert store.best() == saved[1]
-    assert CheckpointStore(tmp_path, keep=1).best() == saved[1]
-    assert [score.accuracy for score in store.scores()] == [0.1, 0.9, 0.2]
-
-
-def test_among_equal_accuracies_format_and_then_loss_decide(tmp_path):
-    store = CheckpointStore(tmp_path, keep=5)
-    scores = [Score(0.2, 0.3, -1.0), Score(0.2, 0.5, -1.2), Score(0.2, 0.5, -1.1), Score(0.1, 0.9)]
-    for step, score in enumerate(scores, 1):
-        store.record(store.save(step, step, write_weights), score)
-    assert store.best().step == 3
-
-
-def test_a_failed_write_leaves_no_checkpoint(tmp_path):
-    store = CheckpointStore(tmp_path, keep=1)
-
-    def fail(folder):
-        (folder / "half").write_text("x")
-        raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        store.save(1, 8, fail)
-    assert store.unscored() == []
-
-
-def test_the_newest_checkpoint_alone_carries_the_training_state(tmp_path):
-    store = CheckpointStore(tmp_path, keep=1)
-    for step in (1, 2):
-        store.save(step, step, write_weights, {"step": step})
-    assert [file.parent.name for file in tmp_path.glob("*/training_state.pt")] == ["step_000002"]
-    assert store.load_training_state() == {"step": 2}
-
-
-def test_damaged_files_are_noticed(tmp_path):
-    store = CheckpointStore(tmp_path, keep=1)
-    checkpoint = store.save(1, 1, write_weights, {"step": 1})
-    verify_checkpoint(checkpoint.folder)
-    (checkpoint.folder / "w").write_text("y")
-    with pytest.raises(DamagedCheckpointError, match="is not what was written"):
-        verify_checkpoint(checkpoint.folder)
-    (checkpoint.folder / "w").unlink()
-    with pytest.raises(DamagedCheckpointError, match="is missing"):
-        verify_checkpoint(checkpoint.folder)
-    state = checkpoint.folder / "training_state.pt"
-    state.write_bytes(state.read_bytes()[:-10])
-    with pytest.raises(DamagedCheckpointError, match="start over"):
-        store.load_training_state()
