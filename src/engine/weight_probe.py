@@ -81,12 +81,18 @@ def measure_probe(
     return Probe(ids, logprobs)
 
 
-def probe_of_files(folder: Path, tokenizer: PreTrainedTokenizerBase) -> Probe:
-    """Measure a saved model on the CPU, where the running one is shared out by DeepSpeed."""
+def probe_of_files(folder: Path, tokenizer: PreTrainedTokenizerBase, *, trusted: bool) -> Probe:
+    """Measure a saved model on the CPU, where the running one is shared out by DeepSpeed.
+
+    Args:
+        trusted: run the code that the model came with.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(os.cpu_count() or 1)  # launchers leave one
     try:
-        saved = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        saved = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, trust_remote_code=trusted
+        )
         return measure_probe(saved, tokenizer, torch.device("cpu"))
     finally:
         torch.set_num_threads(threads)

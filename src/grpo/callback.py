@@ -227,7 +227,9 @@ class StageCallback(TrainerCallback):
             save_policy(policy, trainer.processing_class, folder, whole)
             if has_adapter(policy):
                 save_adapter(policy, folder / FOLDER, adapter_state(policy))
-            write_probe(folder, probe or probe_of_files(folder, trainer.processing_class))
+            trusted = trainer.settings.model.trust_remote_code
+            saved = probe or probe_of_files(folder, trainer.processing_class, trusted=trusted)
+            write_probe(folder, saved)
 
         checkpoint = self.store.save(step, step * self._grpo.completions_per_step, write)
         record_validation(self.store, self.metrics, checkpoint, {"validation": report})
