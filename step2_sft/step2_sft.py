@@ -51,7 +51,7 @@ def main(config: Config, run: Run) -> None:
         else:
             store = tuning.on_rows(taught.rows)
         if is_main_process():
-            best = store.chosen()
+            best = store.choose()
             outcome = score_on_test(run, best, [test_task(run, problems, prompt)], worker)
     if is_main_process():
         run.finish(

@@ -316,8 +316,8 @@ def score_chosen(
     None.
     """
     if trainer.split is not None:
-        return trainer.split.score(store.chosen(), task)
-    folder = gathered([store.chosen().folder if is_main_process() else None])[0]
+        return trainer.split.score(store.choose(), task)
+    folder = gathered([store.choose().folder if is_main_process() else None])[0]
     everywhere = all(gathered([folder.is_dir()]))
     with trainer.engine_awake():  # to write what slept takes all processes
         if not (everywhere or is_main_process()):

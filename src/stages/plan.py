@@ -39,6 +39,11 @@ from src.stages.memory import (
 from src.stages.model_shape import model_shape
 from src.stages.promises import broken_promises
 
+_CHOICES = {
+    "latest_near_highest": "the latest near the highest score",
+    "highest": "that with the highest score",
+}
+
 
 def describe_plan(stage: str, config: Config) -> str:
     """Return the plan of a stage as text.
@@ -209,6 +214,7 @@ def _grpo(config: Config) -> Iterator[str]:
         f"evaluations   {len(grpo.evaluation_steps)} in training, before the first step, every "
         f"{grpo.evaluate_every} steps and at the end, each on "
         f"{validation_rows(config, grpo.validation_rows)} validation problems; "
+        f"{_CHOICES[grpo.choose]} goes on to test; "
         f"{len(grpo.save_steps)} resumable states"
     )
     yield from _grpo_memory(config, processes)

@@ -7,6 +7,7 @@ import logging
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -196,6 +197,22 @@ class CheckpointStore:
             if self._score(item).accuracy >= highest.accuracy
             or within_one_standard_error(self._score(item).shares, highest.shares)
         )
+
+    def choose(self) -> Checkpoint:
+        """Return the chosen checkpoint, and say how it stands to the highest score."""
+        chosen, (highest_of, highest) = self.chosen(), max(self._scores.items(), key=itemgetter(1))
+        accuracy = self._score(chosen).accuracy
+        beside = ", the highest"
+        if accuracy < highest.accuracy:
+            step = int(highest_of.rpartition("_")[2])
+            beside = (
+                f"; the highest, {100 * highest.accuracy:.1f} % at step {step}, is within its error"
+            )
+        LOGGER.info(
+            "step %d goes on to test, one of %d scored: validation %.1f %%%s",
+            chosen.step, len(self._scores), 100 * accuracy, beside,
+        )  # fmt: skip
+        return chosen
 
     def _score(self, checkpoint: Checkpoint) -> Score:
         return self._scores[checkpoint.folder.name]

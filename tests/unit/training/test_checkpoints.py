@@ -65,6 +65,26 @@ def test_the_latest_is_chosen_that_lies_one_standard_error_below_the_highest(tmp
     assert scored_in_turn(tmp_path / "others", rows) == [0, 1, 1]
 
 
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        (
+            [shares(1, 2), shares(1)],
+            "step 1 goes on to test, one of 2 scored: validation 95.0 %, the ",
+        ),
+        (
+            [shares(1), shares(2, 3), shares(1, 2, 3, 4)],
+            "validation 90.0 %; the highest, 95.0 % at step 0, is within its error",
+        ),
+    ],
+)
+def test_the_choice_is_told(tmp_path, caplog, rows, says):
+    caplog.set_level("INFO")
+    scored_in_turn(tmp_path, rows)
+    CheckpointStore(tmp_path, keep=1, choice="latest_near_highest").choose()
+    assert says in caplog.text
+
+
 def test_scores_without_problems_are_compared_by_accuracy(tmp_path):
     store = CheckpointStore(tmp_path, keep=5, choice="latest_near_highest")
     for step, accuracy in enumerate((0.5, 0.6, 0.6, 0.55)):
