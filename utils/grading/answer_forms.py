@@ -108,7 +108,9 @@ def _in_place(before: str, content: str, after: str) -> str:
     """Put what a box holds in its place, never joined with what stands beside it."""
     if _BOX_ENDS.search(before):
         return f"{before}, {content}{after}"  # two boxes in a row are two answers
-    if _JOINS_BEFORE.search(before) or _JOINS_AFTER.match(after):
+    if before[-1:].isdigit() and content[:1].isdigit():
+        content = f" {content}"  # 1\boxed{5} is neither 15 nor 1 times 5
+    elif _JOINS_BEFORE.search(before) or _JOINS_AFTER.match(after):
         content = f"{{{content}}}"
     return before + content + after
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from utils.grading import (
+    arrangements,
     bound_names,
     exact_algebra,
     named_values,
@@ -55,6 +56,12 @@ class Comparison(ExpressionComparison):
         if max(_nesting(answer), _nesting(reference)) > MAX_NESTING:
             TALLY.add("guard_hits")
             return self.decide("guard", False, answer, reference)
+        answer, reference = (
+            arrangements.spelled_out(answer, reference),
+            arrangements.spelled_out(reference, answer),
+        )
+        if words.same_choices(answer, reference):
+            return self.decide("text", True, answer, reference)
         if (choice := words.split_choice(reference)) and self._equal_choice(answer, choice):
             return True
         letter = words.as_choice(reference)

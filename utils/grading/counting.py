@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from fractions import Fraction
 
 from utils.grading.algebra import Algebra, V
@@ -10,6 +11,12 @@ from utils.grading.exact_algebra import NotExactError
 
 MAX_FACTORIAL = 3_300
 MAX_BINOMIAL = 5_000
+
+_PERIOD_IN_BRACKETS = re.compile(r"(?<![\w.])(\d*\.\d*)\((\d+)\)(?![\w.(])")
+# One digit three times, or a longer block twice.
+_REPEATED_BLOCK = re.compile(
+    r"(?<![\w.])(\d*\.\d*?)(?:(\d)\2\2+|(\d{2,20}?)\3+)\s*…(?!\s*[\w.\\(])"
+)
 
 
 def factorial(algebra: Algebra[V], value: V) -> V:
@@ -42,6 +49,20 @@ def remainder(algebra: Algebra[V], value: V, modulus: V) -> V:
     if not isinstance(number, int) or not isinstance(by, int) or by <= 0:
         raise NotExactError("remainder")
     return algebra.constant(number % by)
+
+
+def with_period(text: str) -> str:
+    """Mark the period of a decimal that is in brackets, or repeated before dots.
+
+    >>> with_period("0.1(6)"), with_period("0.0909…"), with_period("3.14159…")
+    ('0.1\\\\overline{6}', '0.\\\\overline{09}', '3.14159…')
+    """
+    text = _PERIOD_IN_BRACKETS.sub(r"\1\\overline{\2}", text)
+    if "…" not in text:
+        return text
+    return _REPEATED_BLOCK.sub(
+        lambda match: rf"{match[1]}\overline{{{match[2] or match[3]}}}", text
+    )
 
 
 def repeating_decimal(whole: str, fixed: str, period: str) -> Fraction:

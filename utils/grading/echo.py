@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
-from utils.grading import prose, structure, units
+from utils.grading import arrangements, prose, structure, units
 from utils.grading.equality import compare
 from utils.grading.exact_algebra import NotExactError, same_value
 from utils.grading.expression_trees import (
@@ -111,7 +111,7 @@ def posed(text: str) -> Posed:
     found = [tree for part in _regions(text) for tree in _expressions(part)]
     formulas = [piece for match in _MATHS.finditer(text)
                 for piece in structure.split_top(_clean(_inside(match)), _BETWEEN)]  # fmt: skip
-    return Posed(tuple(dict.fromkeys(found)), _compact(normalise(text)), tuple(formulas))
+    return Posed(tuple(dict.fromkeys(found)), _compact(_normal(text)), tuple(formulas))
 
 
 def _statements(answer: str) -> Iterator[list[str]]:
@@ -255,9 +255,13 @@ def _read_run(run: str) -> Tree | None:
 
 
 def _clean(text: str) -> str:
-    text = WRAPPER.sub(_opened, _THOUSANDS.sub("", normalise(text)))
+    text = WRAPPER.sub(_opened, _THOUSANDS.sub("", _normal(text)))
     text = _AFTER_BRACKET.sub(")*", text)
     return _RATIO.sub("/", text.replace("¤", " "))
+
+
+def _normal(text: str) -> str:
+    return arrangements.spelled_out(normalise(text))
 
 
 def _opened(match: re.Match[str]) -> str:

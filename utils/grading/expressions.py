@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import TypeVar
 
-from utils.grading import exact_algebra, normal_form, numeric, units, words
+from utils.grading import arcs, exact_algebra, normal_form, numeric, units, words
 from utils.grading.exact_algebra import Exact
 from utils.grading.parser import parse_exact
 from utils.grading.symbolic_client import Unscorable, is_safe
@@ -114,6 +114,8 @@ class ExpressionComparison:
             return self.decide("guard", False, answer, reference)  # |z|^2 is no z^2
         if numeric.differ(answer, reference):
             return self.decide("numeric", False, answer, reference)
+        if arcs.same_angle(answer, reference):
+            return self.decide("exact", True, answer, reference)
         if not self._symbolic:
             raise NeedsSymbols
         if self._left_s <= 0:

@@ -14,6 +14,7 @@ from fractions import Fraction
 from functools import lru_cache
 
 from utils.grading.characters import to_plain
+from utils.grading.counting import with_period
 from utils.grading.measures import joined_measures
 from utils.grading.number_words import in_digits
 from utils.grading.typesetting import restored, without_typesetting
@@ -119,7 +120,6 @@ _PRIME = re.compile(r"\^\s*\{?\s*(?:\\prime\s*){1,2}\}?")
 _MINUTES = re.compile(
     r"(\d+(?:\.\d+)?)\s*°\s*(\d{1,2}(?:\.\d+)?)\s*'(?!')(?:\s*(\d{1,2}(?:\.\d+)?)\s*(?:''|\"))?"
 )
-_PERIOD_IN_BRACKETS = re.compile(r"(?<![\w.])(\d*\.\d*)\((\d+)\)(?![\w.(])")
 # 1,00,000 in India; 115,000, which is no list, for no element begins with a nought.
 _MORE_THOUSANDS = re.compile(
     r"(?<![\w.,])[1-9]\d?(?:,\d{2})+,\d{3}(?![\w,])"
@@ -282,7 +282,7 @@ def _one_separator(text: str) -> str:
     >>> normalise("0.(3)"), normalise("1,00,000"), normalise("1.234.567"), normalise("(0,5; 1)")
     ('0.\\\\overline{3}', '100000', '1234567', '(0.5; 1)')
     """
-    text = _PERIOD_IN_BRACKETS.sub(r"\1\\overline{\2}", text)
+    text = with_period(text)
     text = _DOTS_AND_COMMA.sub(lambda match: re.sub("[. ]", "", match[1]) + "." + match[2], text)
     if not any(bracket in text for bracket in "([⦃"):
         text = _MORE_THOUSANDS.sub(lambda match: match[0].replace(",", ""), text)

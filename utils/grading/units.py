@@ -20,7 +20,7 @@ _NO_UNIT = frozenset(
     "roughly approximately exactly nearly almost around factorial squared cubed square cube root "
     "power half halves third quarter double twice triple negative inverse reciprocal "
     "opposite pair couple trio duo quartet zero unknown variable other always never percentile "
-    "conjugate complement myriad googol "
+    "conjugate complement myriad googol ream quire "
     "digit decimal log th st nd rd mil grand bn k this thus its has does guess by divided "
     "multiplied raised choose out".split()
 )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 
 WRAPPER = re.compile(r"\\text\s*\{([^{}]*)\}")
@@ -12,6 +13,7 @@ _WORD = re.compile(
 # A prime (point A') is no noise; an apostrophe inside a word is.
 _NOISE = re.compile(r"(?:[\s.,;:!\"~]|(?<=[A-Za-z])-|(?<=[a-z])'(?=[a-z])|^'|(?<=[a-z]{2})'$)+")
 _CHOICE = re.compile(r"(?:(?i:option|choice|answer)\s+)?\(?\s*([A-J])\s*[).:]?")
+_SEVERAL_CHOICES = re.compile(r"\(?[A-J]\)?(?:\s*[,;]?\s*\(?[A-J]\)?)+")
 _SMALL_CHOICE = re.compile(r"\(\s*([a-j])\s*\)")
 _CHOICE_WITH_VALUE = re.compile(
     r"(?:\\text\s*\{\s*\(?([A-J])[.)]\s*\}|\(([A-J])\)(?=\s)|([A-J])[.:)](?=\s))\s*(\S.*)"
@@ -78,6 +80,25 @@ def as_choice(text: str) -> str | None:
     bare = unwrapped(text).strip()
     match = _CHOICE.fullmatch(bare) or _SMALL_CHOICE.fullmatch(bare)
     return match[1].upper() if match else None
+
+
+def same_choices(answer: str, reference: str) -> bool:
+    """Say whether both name the same two choices or more, one of them in a run: `A, C` and `AC`.
+
+    >>> same_choices("A, C", "AC"), same_choices("A, B, D", "BAD"), same_choices("(A, C)", "AC")
+    (True, False, False)
+    """
+    found, wanted = (unwrapped(text).strip(" ⦃⦄") for text in (answer, reference))
+    run = next((text for text in (wanted, found) if text.isalpha() and text.isascii()), "")
+    if len(run) < 2 or any(before >= after for before, after in itertools.pairwise(run)):
+        return False
+    if not all(map(_SEVERAL_CHOICES.fullmatch, (found, wanted))):
+        return False
+    listed = found if run is wanted else wanted
+    if listed.isalpha():
+        return False  # ABCD and ABDC are names
+    letters = sorted(re.findall("[A-J]", listed))
+    return "".join(letters) == run and listed.count("(") == listed.count(")") in (0, len(letters))
 
 
 def split_choice(text: str) -> tuple[str, str] | None:
