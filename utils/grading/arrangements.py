@@ -12,9 +12,10 @@ from collections.abc import Iterable
 _NUMBER = r"(\d{1,4}|[a-z])"
 _SCRIPT = rf"\s*(?:\{{\s*{_NUMBER}\s*\}}|(\d|[a-z]))\s*"
 _LETTER = r"(?:\\text\s*\{\s*([CPA])\s*\}|(?<![A-Za-z\\])([CPA]))\s*"
+_ANY_LETTER = _LETTER.replace(r"(?<![A-Za-z\\])", "")
 _START = r"(?:\{\s*\}\s*|(?:^|(?<=[-+*/=(,{]))\s*)"
 _FORMS = [
-    re.compile(rf"{_START}[_^]{_SCRIPT}{_LETTER}_{_SCRIPT}"),
+    re.compile(rf"{_START}[_^]{_SCRIPT}{_ANY_LETTER}_{_SCRIPT}"),
     re.compile(r"(?<![\w.\\}])(\d{1,4}) ?([CP]) ?(\d{1,4})(?![\w.]|\s*_)"),
     re.compile(
         r"(?<![\w.\\}])(\d{1,4})\s*()(?:\\text\s*\{\s*choose\s*\}|\\?choose(?![a-z]))\s*"

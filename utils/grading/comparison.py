@@ -189,9 +189,10 @@ class Comparison(ExpressionComparison):
             return self._equal_to_relation(reference, left)
         if right:
             return not named_values.is_equation(right) and self._equal_to_relation(answer, right)
-        pieces = [structure.split_top(text, "∪") for text in (answer, reference)]
-        if len(pieces[0]) > 1 or len(pieces[1]) > 1:
-            return self._equal_unordered(pieces[0], pieces[1])
+        for sign in "∪∩":
+            pieces = [structure.split_top(text, sign) for text in (answer, reference)]
+            if len(pieces[0]) > 1 or len(pieces[1]) > 1:
+                return self._equal_unordered(pieces[0], pieces[1])
         return self._equal_bracketed(answer, reference)
 
     def _equal_bracketed(self, answer: str, reference: str) -> bool:

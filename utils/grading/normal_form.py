@@ -101,7 +101,7 @@ _SPACED_THOUSANDS = re.compile(r"-?[1-9]\d{0,2}(?: \d{3})+(?:\.\d+)?")
 _E_NOTATION = re.compile(r"(?<![\w.])(\d+\.?\d*|\.\d+)[eE]([+-]?\d{1,3})(?![\w.])")
 _TIMES_LETTER = re.compile(r"(?<=\d)\s*[xX]\s*(?=10\s*\^)")
 _UNION_LETTER = re.compile(r"(?<=[)\]⦄])\s*U\s*(?=[(\[⦃])")
-_ELLIPSIS = re.compile(r"\.\s*\.\s*\.[\s.]*|\\[lcdv]?dots(?![A-Za-z])")
+_ELLIPSIS = re.compile(r"\.\s*\.\s*\.[\s.]*|\\[lcdv]?dots[bcimo]?(?![A-Za-z])")
 _RATIO_WORD = re.compile(r"(?<=\d)\s*(?:\\text\s*\{\s*to\s*\}|\s+to\s+)\s*(?=\d)")
 _TIE = re.compile(r"~(?=[A-Za-z\\}]|\d{3}(?!\d))")
 _DOTTED_PERIOD = re.compile(r"\\dot\s*(?:\{(\d)\}|(\d))(?:(\d*)\\dot\s*(?:\{(\d)\}|(\d)))?")
@@ -141,6 +141,7 @@ _RELATION_IN_TEXT = re.compile(r"\\text\s*\{([^{}]*[=<>≤≥][^{}]*)\}")
 _WHOLE_PHRASES = {
     "all real numbers": "ℝ", "all reals": "ℝ", "empty set": "∅", "the empty set": "∅",
     "no solution": "∅", "no solutions": "∅", "⦃⦄": "∅", "⦃ ⦄": "∅",
+    "there is no solution": "∅", "there are no solutions": "∅",
 }  # fmt: skip
 _REALS_EXCEPT = re.compile(r"all (?:real numbers|reals)(?: [a-z])? except (\S+)", re.IGNORECASE)
 _REALS_MINUS = re.compile(r"ℝ\s*-\s*(?=⦃)")

@@ -39,6 +39,7 @@ _FUNCTIONS = {
 _OF_SEVERAL: dict[str, Callable[..., Fraction | int]] = {
     "gcd": math.gcd, "lcm": math.lcm, "max": max, "min": min,
 }  # fmt: skip
+_JOINED = re.compile(r"(?<=\d)\{\s*[\d.]")  # 1{5}: TeX sets 15, and nobody means 1 times 5
 _MODULO = re.compile(r"\s*\\b?mod(?![A-Za-z])")
 _INFINITE = re.compile(r"\s*[+-]?\s*∞\s*")
 _CLOSERS = {"(": ")", "{": "}", "[": "]"}
@@ -137,7 +138,7 @@ class Parser(Generic[V]):
 
     def _starts_implicit_factor(self, char: str) -> bool:
         """Say whether a factor follows without an operator; a number may not, as in `x 2`."""
-        if char and (char.isdigit() or char == "."):
+        if char and (char.isdigit() or char == "." or _JOINED.match(self._text, self._at)):
             if self._text[: self._at].rstrip().endswith("!"):
                 return True
             raise NotExactError("number after a factor")
@@ -154,7 +155,7 @@ class Parser(Generic[V]):
                 self._at += 1
                 value = counting.double_factorial(self._algebra, value)
             elif char == "!":
-                value = self._factorial(value)
+                value = counting.factorial(self._algebra, value)
             else:
                 value = self._algebra.degrees(value)
         if char == "^":
@@ -248,7 +249,7 @@ class Parser(Generic[V]):
             return self._root()
         if name == "binom":
             top = self._argument(single_digit=True)
-            return self._binomial(top, self._argument(single_digit=True))
+            return counting.binomial(self._algebra, top, self._argument(single_digit=True))
         if name in _GREEK:
             return self._algebra.variable(self._indexed(name))
         if name in _FUNCTIONS:
@@ -322,14 +323,6 @@ class Parser(Generic[V]):
         if value is None or letters > 1 or self._peek() in ("/", "("):
             raise NotExactError("ambiguous argument of a function")
         return value
-
-    def _factorial(self, value: V) -> V:
-        """Make n!."""
-        return counting.factorial(self._algebra, value)
-
-    def _binomial(self, top: V, bottom: V) -> V:
-        """Make a binomial coefficient."""
-        return counting.binomial(self._algebra, top, bottom)
 
     def _argument(self, *, single_digit: bool = False) -> V:
         """Parse the argument of a command or an exponent.

@@ -55,7 +55,8 @@ _STRUCTURE = re.compile(r"[,;:&=<>≤≥≠∈≈∪⦃⦄¤%…]|\\begin|\\text
 # out: a prime, dots, the index of what is no letter (`101_2`) or of a function, its power of 0, and
 # transposition.
 _MISREAD = re.compile(
-    r"(?<![_\d^])\d+\s+[\d.]|(?:^|[^\\A-Za-z])[A-Za-z]{1,3}\d|(?:^|[^\d})\s])\s*°|°\s*\d"
+    r"(?<![_\d^])\d+\s+[\d.]|(?<![_^\dA-Za-z])(?<!\\frac )\d+\{\s*\d"
+    r"|(?:^|[^\\A-Za-z])[A-Za-z]{1,3}\d|(?:^|[^\d})\s])\s*°|°\s*\d"
     r"|'|\\[lcdv]?dots|(?:^|[^A-Za-z\s])\s*_|\^\s*\{?\s*T(?![A-Za-z])"
     r"|\\(?:arc)?(?:sin|cos|tan|cot|sec|csc|ln|exp)\s*(?:_|\^\s*\{?\s*0)"
 )

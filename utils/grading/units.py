@@ -234,7 +234,7 @@ def _canonical_word(word: str) -> str:
     if word in _SYMBOLS:
         return _SYMBOLS[word]
     folded = word.casefold()
-    if folded in _ANY_CASE or len(folded) > _SHORTEST_NOUN:
+    if (folded in _ANY_CASE and word != "Mm") or len(folded) > _SHORTEST_NOUN:
         word = _SYMBOLS.get(folded, folded)
     if len(word) > _SHORTEST_NOUN and word.endswith("s") and word not in _NAMES:
         word = word[:-1]

@@ -13,13 +13,14 @@ _WORD = re.compile(
 # A prime (point A') is no noise; an apostrophe inside a word is.
 _NOISE = re.compile(r"(?:[\s.,;:!\"~]|(?<=[A-Za-z])-|(?<=[a-z])'(?=[a-z])|^'|(?<=[a-z]{2})'$)+")
 _CHOICE = re.compile(r"(?:(?i:option|choice|answer)\s+)?\(?\s*([A-J])\s*[).:]?")
-_SEVERAL_CHOICES = re.compile(r"\(?[A-J]\)?(?:\s*[,;]?\s*\(?[A-J]\)?)+")
+_SEVERAL_CHOICES = re.compile(r"\(?[A-J]\)?(?:\s*[,;&]?\s*\(?[A-J]\)?)+")
 _SMALL_CHOICE = re.compile(r"\(\s*([a-j])\s*\)")
 _CHOICE_WITH_VALUE = re.compile(
     r"(?:\\text\s*\{\s*\(?([A-J])[.)]\s*\}|\(([A-J])\)(?=\s)|([A-J])[.:)](?=\s))\s*(\S.*)"
 )
 _ANOTHER_CHOICE = re.compile(r"(?<![A-Za-z\\])\(?[A-J](?:[.):]|$)")
 _OTHERWISE = re.compile(r"\b(?:not?|wrong|incorrect|false|or|but|maybe|perhaps)\b", re.IGNORECASE)
+_ARTICLE = re.compile(r"^(?:[Aa]n?|[Tt]he) (?!and |or |not )(?=[a-z]{3,}(?: [a-z]+){0,2}$)")
 _LONGEST_NAME = 4
 # Words that people write in capitals and mean nothing by it; of others (ABCD, abcd) case is told.
 _PLAIN_WORDS = frozenset(
@@ -113,7 +114,7 @@ def split_choice(text: str) -> tuple[str, str] | None:
     if match is None:
         return None
     letter, value = match[1] or match[2] or match[3], match[4].strip()
-    if value[0] in ",;∨" or _ANOTHER_CHOICE.search(value) or _OTHERWISE.search(value):
+    if value[0] in ",;∨+*^/!_" or _ANOTHER_CHOICE.search(value) or _OTHERWISE.search(value):
         return None
     return letter, value
 
@@ -133,7 +134,7 @@ def _folded(text: str, *, numbers: bool) -> list[str]:
     text = text.rstrip(".") if numbers else _NOISE.sub(" ", text).strip()
     if text.startswith("(") and text.endswith(")"):
         text = text[1:-1].strip()
-    return text.split()
+    return _ARTICLE.sub("", text, count=1).split()
 
 
 def _same_letters(found: str, wanted: str) -> bool:
