@@ -47,7 +47,7 @@ def same_angle(left: str, right: str) -> bool:
     >>> same_angle("\\\\arctan 2", "π/2-\\\\arctan(1/2)"), same_angle("\\\\arctan 2", "π/3")
     (True, False)
     """
-    left, right = (_INVERSE.sub(r"\\arc\1", text) for text in (left, right))
+    left, right = with_arcs(left), with_arcs(right)
     if "\\arc" not in left + right:
         return False
     try:
@@ -56,6 +56,11 @@ def same_angle(left: str, right: str) -> bool:
         return digits is not None and _vanishes(difference, digits)
     except (NotExactError, IndexError):
         return False
+
+
+def with_arcs(text: str) -> str:
+    """Write `\\\\tan^{-1}` as `\\\\arctan`."""
+    return _INVERSE.sub(r"\\arc\1", text) if "^" in text else text
 
 
 def _vanishes(difference: Combination, digits: numeric.Number) -> bool:

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
-from utils.grading import arrangements, prose, structure, units
+from utils.grading import arcs, arrangements, prose, structure, units
 from utils.grading.equality import compare
 from utils.grading.exact_algebra import NotExactError, same_value
 from utils.grading.expression_trees import (
@@ -42,7 +42,7 @@ MAX_ANSWER_CHARACTERS = 500
 # What has none of these has nothing to do: most answers are plain numbers.
 _OPERATION = re.compile(
     r"[+*/^!|×·⋅÷√²³⁴-⁹%:\\.]|\d\s*[(\[{]|\)\s*\(|[^\s$({\[].*[-−–]|[-−–].*[-−–]"
-    r"|sqrt|sin|cos|tan|cot|sec|csc|log|ln|exp"
+    r"|sqrt|sin|cos|tan|cot|sec|csc|log|ln|exp|choose|[CPA]"
 )
 _MATHS = re.compile(
     r"\$\$(.+?)\$\$|\$(.+?)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]"
@@ -261,7 +261,7 @@ def _clean(text: str) -> str:
 
 
 def _normal(text: str) -> str:
-    return arrangements.spelled_out(normalise(text))
+    return arcs.with_arcs(arrangements.spelled_out(normalise(text)))
 
 
 def _opened(match: re.Match[str]) -> str:

@@ -3,8 +3,7 @@
 It reads numbers (decimals, repeating decimals, mixed numbers), one-letter variables with
 subscripts, + - * / ^, brackets, \\frac, \\sqrt, \\binom, factorials and elementary functions.
 Whatever is ambiguous (`x/2y`, `3\\frac{5}{2}`, `f(x)`, `\\sin x/2`) or outside the algebra raises
-NotExactError, and the caller asks the symbolic child instead. Two algebras use it: exact values
-(`exact_algebra`), trusted in both directions, and 80-digit numbers (`numeric`), which only refute.
+NotExactError, and the caller asks the symbolic child. Exact values are trusted in both directions.
 """
 
 from __future__ import annotations
@@ -155,7 +154,7 @@ class Parser(Generic[V]):
                 self._at += 1
                 value = counting.double_factorial(self._algebra, value)
             elif char == "!":
-                value = counting.factorial(self._algebra, value)
+                value = self._factorial(value)
             else:
                 value = self._algebra.degrees(value)
         if char == "^":
@@ -249,7 +248,7 @@ class Parser(Generic[V]):
             return self._root()
         if name == "binom":
             top = self._argument(single_digit=True)
-            return counting.binomial(self._algebra, top, self._argument(single_digit=True))
+            return self._binomial(top, self._argument(single_digit=True))
         if name in _GREEK:
             return self._algebra.variable(self._indexed(name))
         if name in _FUNCTIONS:
@@ -323,6 +322,14 @@ class Parser(Generic[V]):
         if value is None or letters > 1 or self._peek() in ("/", "("):
             raise NotExactError("ambiguous argument of a function")
         return value
+
+    def _factorial(self, value: V) -> V:
+        """Make n!."""
+        return counting.factorial(self._algebra, value)
+
+    def _binomial(self, top: V, bottom: V) -> V:
+        """Make a binomial coefficient."""
+        return counting.binomial(self._algebra, top, bottom)
 
     def _argument(self, *, single_digit: bool = False) -> V:
         """Parse the argument of a command or an exponent.
