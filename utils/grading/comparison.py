@@ -278,6 +278,8 @@ class Comparison(ExpressionComparison):
             stated = list(relation.parts)
             if structure.is_name(stated[-1]) and not structure.is_name(stated[0]):
                 stated.reverse()
+            if structure.is_ratio_of_angle(stated[0]) and "°" in bare:
+                return False
             while len(stated) > 1 and structure.names_a_quantity(stated[0]):
                 del stated[0]
             return all(self.equal(part, bare) for part in stated)

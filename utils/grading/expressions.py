@@ -28,6 +28,7 @@ _MATRICES = re.compile(
     r"\\text\{\s*[A-Z]\s*\}(?:\^\{?-1\}?)?\s*\\text\{\s*[A-Z]\s*\}"
     r"|(?<![A-Za-z\\])[A-Z](?:\}|\s)*\^\s*\{\s*-\s*1\s*\}\s*[A-Z]|[A-Z]\s*[A-Z]\s*\^\s*\{\s*-\s*1\s*\}"
 )
+_INVERSE_FUNCTION = re.compile(r"(?<![A-Za-z\\])[fgh]\s*\^\s*\{\s*-\s*1\s*\}")
 _MODULUS = re.compile(r"\|[^|]*z[^|]*\|")
 
 
@@ -110,8 +111,9 @@ class ExpressionComparison:
         if not all(is_safe(text, patient=not self.fast) for text in (answer, reference)):
             TALLY.add("guard_hits")
             return self.decide("guard", False, answer, reference)
-        if bool(_MODULUS.search(answer)) != bool(_MODULUS.search(reference)):
-            return self.decide("guard", False, answer, reference)  # |z|^2 is no z^2
+        for mark in (_MODULUS, _INVERSE_FUNCTION):  # |z|^2 is no z^2, and f^{-1} no 1/f
+            if bool(mark.search(answer)) != bool(mark.search(reference)):
+                return self.decide("guard", False, answer, reference)
         if numeric.differ(answer, reference):
             return self.decide("numeric", False, answer, reference)
         if arcs.same_angle(answer, reference):

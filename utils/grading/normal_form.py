@@ -51,7 +51,7 @@ _SYMBOLS = {
     },
     **{"pm": "±", "mp": "∓", "approx": "≈", "lbrace": "⦃", "rbrace": "⦄", "colon": ":"},
     **{"emptyset": "∅", "varnothing": "∅", "setminus": "∖", "backslash": "∖", "R": "ℝ"},
-    **{"cap": "∩", "langle": "(", "rangle": ")", "tilde": " "},
+    **{"cap": "∩", "langle": "(", "rangle": ")"},
     **{"circ": "∘", "$": "¤", "%": "%", "{": "⦃", "}": "⦄", "!": "", "\\": "⏎"},
     **dict.fromkeys(tuple(",;: ()[]"), " "),
 }

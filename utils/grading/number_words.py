@@ -24,13 +24,16 @@ _PARTS = {
 }  # fmt: skip
 _SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _MULTIPLES = {"hundred": 100, "dozen": 12, "lakh": 10**5, "crore": 10**7, **_SCALES}
+_DOZENS = {"a": 12, "half a": 6}
 NUMBER_WORDS = frozenset((*_UNITS, *_TENS, *_MULTIPLES, "fourty", "gross", "score", "half"))
 """Words that are numbers or multiply one; with a plural `s` or `ies` too they count nothing."""
 
 _SPELLED = re.compile(r"(?:\\text\s*\{\s*)?([A-Za-z]+(?:(?:\s+|-)[A-Za-z]+)*)(?:\s*\})?")
 _NEGATIVE = re.compile(r"(?:negative|minus)\s+(?=\S)", re.IGNORECASE)
+# Not after a stroke or an index: 1/2 dozen is not 1/24.
 _MULTIPLIED = re.compile(
-    r"(?P<number>(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?)\s*(?P<open>\\text\s*\{)?\s*"
+    r"(?<![\w.,/^])(?<![\^_]\{)(?<![/^] )(?P<number>(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?)\s*"
+    r"(?P<open>\\text\s*\{)?\s*"
     rf"(?P<word>{'|'.join(_MULTIPLES)})s?\b"
 )
 
@@ -47,13 +50,17 @@ def in_digits(text: str) -> str:
     >>> in_digits("2.5 million"), in_digits("9 dozen eggs"), in_digits("3 dogs")
     ('2500000', '108 eggs', '3 dogs')
     """
-    if not text or not (text[0].isalpha() or text[0] in "\\0123456789¤$"):
+    if not text or not (text[0].isalpha() or text[0] in "-\\0123456789¤$"):
         return text
     if negative := _NEGATIVE.match(text):
         size = in_digits(text[negative.end() :])
         return f"-{size}" if size.replace(".", "", 1).isdigit() else text
     if match := _SPELLED.fullmatch(text):
         spelled = match[1].casefold().replace("-", " ").split()
+        if spelled[-1] in ("dozen", "dozens"):
+            count = _spelled(spelled[:-1])
+            dozens = _DOZENS.get(" ".join(spelled[:-1]), 12 * count if count else None)
+            return text if dozens is None else str(dozens)
         part = _PARTS.get(spelled[-1]) or _PARTS.get(spelled[-1].removesuffix("s"))
         value = _spelled(spelled[:-1] if part else spelled)
         if value is None:

@@ -19,7 +19,7 @@ _ADJECTIVE = (
     r"common|expected|real|surface|average|shaded|missing|unknown|ordered|complete|full|general)\s)*+"
 )
 _NOUN = (
-    r"(?:answer|solution|solutions|result|value|values|number|sum|product|difference|quotient|"
+    r"(?:answer|ans|solution|solutions|result|value|values|number|sum|product|difference|quotient|"
     r"ratio|area|volume|perimeter|circumference|length|width|height|radius|diameter|distance|"
     r"probability|expression|equation|inequality|interval|set|function|matrix|vector|point|"
     r"polynomial|coordinates|pair|triple|angle|measure|slope|limit|integral|derivative|remainder|"
@@ -43,7 +43,7 @@ _VARIABLE = r"(?:\$ ?[A-Za-z](?:_\w)? ?\$|\\\( ?[A-Za-z] ?\\\)|[A-Za-z])"
 _OF = rf"(?P<of> (?:of|for|to|that|in) (?:[A-Za-z-]+ ){{0,6}}?(?:[A-Za-z-]+|{_VARIABLE}))?"
 _DELIMITED = r"(?:\$\$?[^$]+\$?\$|\\\([^$]+?\\\)|\\\[[^$]+?\\\])"
 _IS_THE_ANSWER = rf" is (?:the|our|my) {_ADJECTIVE}(?:answer|solution|result)"
-_END = r" ?(?:\.|(?<![\d)\]}])!)?"  # 5! is 120
+_END = r" ?(?:\.|(?<![\d)\]}])!)?(?: I hope it is correct\.)?"  # 5! is 120
 _STATEMENTS = [
     re.compile(pattern, re.IGNORECASE | re.DOTALL)
     for pattern in (

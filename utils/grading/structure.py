@@ -33,6 +33,7 @@ _RATIO_OF_ANGLE = re.compile(
 _QUANTITY = re.compile(
     r"(?:[fghFGPESTVN]|\\text\{(?:P|Pr|E|Var)\}|\\Pr|\\mathbb\{[PE]\})(?:_\{?\w+\}?)?"
     r"\s*[(\[][^()\[\]]*(?:\([^()]*\)[^()\[\]]*)?[)\]]"
+    r"|\|[A-Z]\||\\det\s*(?:[A-Z]|\([A-Z]\)|\\mathbf\{[A-Z]\})|\\(?:lim|int|sum|prod)\s*_[^=<>]*"
     r"|\\(?:max|min)(?:\s*_\{[^{}]*\})?\s*(?:[a-z](?:\([a-z]\))?)?"
     r"|\\frac\{d(?:\^2)?\s*[A-Za-z]?\}\{d\s*[A-Za-z](?:\^2)?\}"
     r"|[A-Za-z]_\{\s*(?:\\(?:max|min|text\{[^{}]*\})|(?:\\triangle)?\s*[A-Z]{3,4})\s*\}"

@@ -178,7 +178,7 @@ def _after_a_unit(words: list[str], index: int) -> bool:
 
 def _counts(words: list[str], core: str) -> bool:
     """Say whether words name what is counted: `dogs`, `red marbles`, `cups of flour`."""
-    if "of" in words[1:-1]:
+    if "of" in words[1:-1] and not any(map(_changes, words)):
         words = words[: words.index("of")]
     if len(words) > 1 and words[-1] in _AFTER_A_NOUN:
         words = words[:-1]
