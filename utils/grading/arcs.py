@@ -59,7 +59,7 @@ def same_angle(left: str, right: str) -> bool:
 
 
 def with_arcs(text: str) -> str:
-    """Write `\\\\tan^{-1}` as `\\\\arctan`."""
+    """Write `\\tan^{-1}` as `\\arctan`."""
     return _INVERSE.sub(r"\\arc\1", text) if "^" in text else text
 
 

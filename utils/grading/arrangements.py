@@ -31,7 +31,7 @@ _MARKS = ("C", "P", "A", "choose")
 
 
 def spelled_out(text: str, other: str = "") -> str:
-    """Write binomials with \\\\binom and permutations with factorials.
+    """Write binomials with \\binom and permutations with factorials.
 
     Args:
         other: the side that the text is compared with.

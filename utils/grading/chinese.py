@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 
 _CHINESE = re.compile("[\u4e00-\u9fff]")
 _OPENING = re.compile(
@@ -17,6 +18,8 @@ _UNITS = {
 }  # fmt: skip
 # Not 对 and 双, two of a kind, nor 打, twelve.
 _COUNTERS = "个只种人名位件张条本次支枝棵辆颗块道页岁"
+_SCALES = {"万": 10**4, "亿": 10**8}
+_SCALED = re.compile(r"(?<![\w.,/^}])(\d+(?:\.\d+)?)\s*([万亿])(?![\d万亿])")
 _AFTER_A_NUMBER = re.compile(
     r"(?<=[\d})])\s*(?:\\(?:text|mathrm)\s*\{\s*)?"
     rf"(?:(?P<unit>{'|'.join(_UNITS)})|(?P<degree>度)|[{_COUNTERS}])\s*\}}?\s*[.。]?$"
@@ -28,12 +31,19 @@ def in_english(text: str) -> str:
 
     >>> in_english("答案：3"), in_english("60度"), in_english("不是3"), in_english("第3个")
     ('3', '60°', '不是3', '第3')
+    >>> in_english("1.5万"), in_english("1.5万元")
+    ('15000', '15000\\\\text{ yuan}')
     """
     if not _CHINESE.search(text):
         return text
     if opening := _OPENING.match(text):
         text = text[opening.end() :]
-    return _AFTER_A_NUMBER.sub(_unit, text)
+    return _AFTER_A_NUMBER.sub(_unit, _SCALED.sub(_scaled, text))
+
+
+def _scaled(match: re.Match[str]) -> str:
+    digits = format(Decimal(match[1]) * _SCALES[match[2]], "f")
+    return digits.rstrip("0").rstrip(".") if "." in digits else digits
 
 
 def _unit(match: re.Match[str]) -> str:

@@ -197,6 +197,7 @@ class Comparison(ExpressionComparison):
 
     def _equal_bracketed(self, answer: str, reference: str) -> bool:
         """Compare tuples, intervals, matrices and ratios, or else single expressions."""
+        answer, reference = map(structure.without_brackets, (answer, reference))
         found, wanted = (structure.as_sequence(text) for text in (answer, reference))
         rows, wanted_rows = (structure.as_matrix(text) for text in (answer, reference))
         if not self.fast and (found or wanted) and (rows or wanted_rows):

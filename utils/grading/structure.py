@@ -193,6 +193,17 @@ def as_sequence(text: str) -> Sequence | None:
     return Sequence(text[0] + text[-1], tuple(parts)) if len(parts) > 1 else None
 
 
+def without_brackets(text: str) -> str:
+    """Drop brackets around a whole ratio or number with its base.
+
+    >>> without_brackets("(1:2)"), without_brackets("(101_2)"), without_brackets("(1,2)")
+    ('1:2', '101_2', '(1,2)')
+    """
+    if text[:1] != "(" or not (":" in text or "_" in text) or not _encloses(text):
+        return text
+    return text if as_sequence(text) else text[1:-1].strip()
+
+
 def as_matrix(text: str) -> list[list[str]] | None:
     """Read the rows of a matrix, times a number and transposed where that is written; or None.
 

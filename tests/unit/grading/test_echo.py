@@ -13,6 +13,11 @@ from utils.grading.faults import FAULTS, fault_of
 
 SUM = "What is $-61+2-69+33$?"
 ECHOES = [
+    (r"Compute $\dbinom{8}{4}$.", "70", "C(8,4)"),
+    (r"Compute $\dbinom{8}{4}$.", "70", "8C4"),
+    (r"How many are ${}_{10}P_3$?", "720", "P(10,3)"),
+    (r"Find $\tan^{-1}(1/2)+\tan^{-1}(1/3)$.", r"\frac{\pi}{4}", r"\arctan\frac12+\arctan\frac13"),
+    (r"Write $0.\overline{3}$ as a fraction.", r"\frac13", "0.333..."),
     # The expression in other spellings.
     (SUM, "-95", "-61+2-69+33"),
     (SUM, "-95", "$-61 + 2 - 69 + 33$"),
