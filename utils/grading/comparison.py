@@ -62,6 +62,8 @@ class Comparison(ExpressionComparison):
         )
         if words.same_choices(answer, reference):
             return self.decide("text", True, answer, reference)
+        if words.differ_by_or(answer, reference):
+            return self.decide("text", False, answer, reference)
         if (choice := words.split_choice(reference)) and self._equal_choice(answer, choice):
             return True
         letter = words.as_choice(reference)

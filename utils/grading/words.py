@@ -102,6 +102,14 @@ def same_choices(answer: str, reference: str) -> bool:
     return "".join(letters) == run and listed.count("(") == listed.count(")") in (0, len(letters))
 
 
+def differ_by_or(answer: str, reference: str) -> bool:
+    """Say whether one side names choices with an `or` and the other one without."""
+    if ("∨" in answer) == ("∨" in reference):
+        return False
+    texts = (unwrapped(text).replace("∨", ",").strip() for text in (answer, reference))
+    return all(map(_SEVERAL_CHOICES.fullmatch, texts))
+
+
 def split_choice(text: str) -> tuple[str, str] | None:
     """Split a choice with its text into letter and text, or return None.
 
