@@ -175,9 +175,9 @@ class CheckpointStore:
 
         `highest`: that with the highest score, the earliest among equals. `latest_near_highest`:
         the latest whose accuracy lies at most one standard error below the highest score's, both on
-        the same problems. The highest of several scores owes about as much to chance, and where
-        training goes on improving, to take an earlier checkpoint for it throws training away. An
-        earlier choice never comes back: the checkpoints between it and the newest can be deleted.
+        the same problems: the highest of several owes about that much to chance, and a later
+        checkpoint has had more training. An earlier choice never comes back, so what lies between
+        the chosen and the newest can be deleted.
 
         Source: the one-standard-error rule of Breiman et al. (1984), "Classification and Regression
         Trees", section 3.4.3, towards the latest checkpoint instead of the smallest tree.
