@@ -14,6 +14,7 @@ from pydantic import Field
 from src.config.rewards import RewardWeights
 from src.config.training import (
     AdapterSettings,
+    CheckpointChoice,
     OptimizerName,
     Positive,
     Section,
@@ -120,7 +121,7 @@ class GrpoConfig(AdapterSettings):
     """Validation problems scored during training; all where there are fewer."""
     save_every: Positive = 25
     """Steps between resumable checkpoints."""
-    choose: Literal["latest_near_highest", "highest"] = "latest_near_highest"
+    choose: CheckpointChoice = "latest_near_highest"
     """Which checkpoint goes on to test: the latest of those whose validation accuracy lies at most
     one standard error below the highest, or the highest, the earliest among equals."""
     sample_groups_every: Positive = 10

@@ -13,6 +13,7 @@ Positive = Annotated[int, Field(gt=0)]
 Scalar = int | float | bool | str
 Switch = Literal["auto", "on", "off"]
 OptimizerName = Literal["adamw", "adamw_8bit", "adamw_bf16_kahan"]
+CheckpointChoice = Literal["latest_near_highest", "highest"]
 AdapterName = Literal["none", "lora", "qlora"]
 # Of a training run whose configuration does not say how often.
 _EVALUATIONS = 10

@@ -100,8 +100,12 @@ class EvalReport:
         """95 % interval of the accuracy: Wilson's, or over problems where each has many samples."""
         if self.samples_per_problem == 1:
             return wilson_interval(self.outcomes["correct"], self.n)
-        means = [count / self.samples_per_problem for count in self.correct_samples]
-        return clustered_interval(means, self.samples_per_problem)
+        return clustered_interval(self.problem_means, self.samples_per_problem)
+
+    @property
+    def problem_means(self) -> list[float]:
+        """Each problem's share of correct completions, in order."""
+        return [count / self.samples_per_problem for count in self.correct_samples]
 
     @property
     def engines_s(self) -> list[float]:

@@ -59,8 +59,8 @@ def record_validation(
     for split, scored in reports.items():
         metrics.log(scored.metrics(split), checkpoint.step)
     report = reports["validation"]
-    shares = [count / report.samples_per_problem for count in report.correct_samples]
-    score = Score(report.accuracy, report.format_rate, -(report.nll or 0.0), shares)
+    negative_nll = -(report.nll or 0.0)
+    score = Score(report.accuracy, report.format_rate, negative_nll, report.problem_means)
     store.record(checkpoint, score)
     where = f"step {checkpoint.step}"
     LOGGER.info("%s: %s", where, describe(report), extra=in_brief(where, report))

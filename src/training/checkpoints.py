@@ -9,10 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
+from src.config.training import CheckpointChoice
 from src.run.file_list import DESCRIPTION
 from src.run.files import move_folder, read_record, room_for, write_json_atomic
 from src.run.processes import is_main_process
@@ -65,7 +66,7 @@ class CheckpointStore:
         folder: Path,
         keep: int,
         manifest: Path | None = None,
-        choice: Literal["highest", "latest_near_highest"] = "highest",
+        choice: CheckpointChoice = "highest",
     ) -> None:
         self._folder = folder
         self._keep = keep

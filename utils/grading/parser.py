@@ -3,7 +3,7 @@
 It reads numbers (decimals, repeating decimals, mixed numbers), one-letter variables with
 subscripts, + - * / ^, brackets, \\frac, \\sqrt, \\binom, factorials and elementary functions.
 Whatever is ambiguous (`x/2y`, `3\\frac{5}{2}`, `f(x)`, `\\sin x/2`) or outside the algebra raises
-NotExactError, and the caller asks the symbolic child. Exact values are trusted in both directions.
+NotExactError. Algebras: `exact_algebra` proves and refutes, `numeric` refutes, `arcs` proves.
 """
 
 from __future__ import annotations

@@ -65,7 +65,8 @@ _FOREIGN = re.compile(r"[^\x20-\x7eπ∞°]|[\"`#@~?$]|\.(?!\d)")
 # The degree sign after a bracket would be dropped, and so would be its meaning in a function.
 _ANGLE_IN_BRACKETS = re.compile(r"\\(?:arc)?(?:sin|cos|tan|cot|sec|csc).*[)}]\s*°")
 _UNDEFINED = re.compile(
-    r"∞\s*[-+*/^]|[*/]\s*∞|\^\s*\{\s*-\s*∞|\\frac[^∞]*∞|/\s*0(?![\d.])|\\frac\s*\{[^{}]*\}\s*\{\s*0\s*\}|(?<![\d.])0\s*\^|\.\d+\s*!"
+    r"∞\s*[-+*/^]|[*/]\s*∞|\^\s*\{\s*-\s*∞|\\frac[^∞]*∞"
+    r"|/\s*0(?![\d.])|\\frac\s*\{[^{}]*\}\s*\{\s*0\s*\}|(?<![\d.])0\s*\^|\.\d+\s*!"
 )
 _REFUSED = (
     _LONG_EXPONENT, _NUMERIC_TOWER, _TOWER, _LARGE_FACTORIAL, _SIGN_RUN, _STRUCTURE, _MISREAD,
