@@ -1,4 +1,4 @@
-"""The supervised fine-tuning loop: AdamW, linear warm-up and decay, float32 weights, bf16 autocast.
+"""The supervised fine-tuning loop: AdamW, linear warm-up and decay, float32 weights, autocast.
 
 After every optimizer step the trainer yields: a checkpoint that has been written, or None. So its
 caller looks at its mail after each step, stops training by leaving the loop and prunes by raising.
@@ -41,7 +41,7 @@ from src.training.checkpoints import Checkpoint, CheckpointStore
 from src.training.losses import add_chunked_loss, summed_nll, target_scores
 from src.training.memory_rehearsal import rehearse_memory, rehearses
 from src.training.optimization import Schedule, build_optimizer, learning_rate_factor
-from src.training.parallel import ParallelPolicy, half_autocast
+from src.training.parallel import ParallelPolicy, autocast_to
 from src.training.policy import save_policy
 from src.training.throughput import memory_gib, peak_flops, training_flops
 
@@ -108,7 +108,7 @@ class SftTrainer:
         self._device = device or policy.device
         self._parallel = ParallelPolicy(
             policy, build_optimizer(policy, config), self._device, config.rank_timeout_s,
-            autocast=config.bf16_autocast,
+            scaled=config.compute_dtype == "float16",
         )  # fmt: skip
         self._peak = peak_flops(self._device)
         self._writing: list[tuple[Checkpoint, Future[None]]] = []
@@ -246,12 +246,12 @@ class SftTrainer:
             f"step {step}: loss {loss}, gradient norm {norm}, on the examples "
             f"{', '.join(example.id for example in batch)}; last good checkpoint: "
             f"{good.folder if good else 'none'}. Lower train.learning_rate (now "
-            f"{self._config.learning_rate}) or set train.bf16_autocast to false; --resume goes on "
-            "from the last good checkpoint"
+            f"{self._config.learning_rate}) or set train.compute_dtype to float32; --resume goes "
+            "on from the last good checkpoint"
         )
 
     def _autocast(self) -> torch.autocast:
-        return half_autocast(self._device, self._config.bf16_autocast)
+        return autocast_to(self._config.compute_dtype, self._device)
 
     def _log(self, result: StepResult, rate: float, step: int, seen: int) -> None:
         values = {

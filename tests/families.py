@@ -32,7 +32,7 @@ SHAPE = {
     "max_position_embeddings": 1024, "initializer_range": 0.08,
 }  # fmt: skip
 SMALL = {
-    "engine.dtype": "float32", "train.bf16_autocast": "false", "engine.max_sequences": 16,
+    "engine.dtype": "float32", "train.compute_dtype": "float32", "engine.max_sequences": 16,
     "sampling.max_completion_tokens": 24, "train.batch_size": 4, "train.micro_batch_size": 4,
     "train.epochs": 1, "train.learning_rate": 1e-3, "grpo.prompts_per_step": 2,
     "grpo.group_size": 4, "grpo.micro_batch_size": 8, "grpo.steps": 1, "grpo.save_every": 1000,

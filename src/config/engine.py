@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field, field_validator
 
-from src.config.training import Positive, Section, Share, Switch
+from src.config.training import ComputeType, Positive, Section, Share, Switch
 
 
 class DeviceConfig(Section):
@@ -39,8 +37,8 @@ class DeviceConfig(Section):
 
 
 class EngineConfig(Section):
-    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
-    """Weights and activations inside vLLM; float16 for bfloat16 on a card that has none."""
+    dtype: ComputeType = "bfloat16"
+    """Weights and activations inside vLLM; a card without bfloat16 gets float16."""
     max_model_tokens: Positive = 2048
     """Longest prompt plus completion, in tokens."""
     max_sequences: Positive = 256

@@ -44,7 +44,7 @@ class GrpoConfig(AdapterSettings):
     steps: Positive = 200
     """Optimizer steps, `updates_per_batch` of them to a rollout batch."""
     learning_rate: float = Field(default=1e-5, gt=0)
-    """Peak learning rate, with float32 weights under bf16 autocast."""
+    """Peak learning rate, with float32 weights under autocast."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """Learning rate after warm-up: held, or down to 0 at the last step."""
     warmup_steps: int = Field(default=0, ge=0)

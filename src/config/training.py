@@ -13,6 +13,7 @@ Positive = Annotated[int, Field(gt=0)]
 Scalar = int | float | bool | str
 Switch = Literal["auto", "on", "off"]
 OptimizerName = Literal["adamw", "adamw_8bit", "adamw_bf16_kahan"]
+ComputeType = Literal["bfloat16", "float16", "float32"]
 CheckpointChoice = Literal["latest_near_highest", "highest"]
 AdapterName = Literal["none", "lora", "qlora"]
 # Of a training run whose configuration does not say how often.
@@ -145,9 +146,9 @@ class TrainConfig(AdapterSettings):
     rank_timeout_s: Positive = 21600
     """Longest that a training process waits for the others, in seconds. The main one samples and
     evaluates while the others wait: allow for the longest of that."""
-    bf16_autocast: bool = True
-    """Run matrix products in bfloat16, or in float16 with a scaled loss on a card that has none;
-    weights and optimizer stay float32."""
+    compute_dtype: ComputeType = "bfloat16"
+    """Type of the matrix products, in SFT and GRPO; weights and optimizer stay float32. float16 has
+    three more bits than bfloat16 and scales the loss; a card without bfloat16 gets it."""
     evaluate_every: Positive | None = None
     """Optimizer steps between checkpoints scored on validation; None for a tenth of the run's."""
     validation_rows: Positive = 500

@@ -79,7 +79,7 @@ class PolicyTrainer(GRPOTrainer):
         self.settings = settings
         self.clock = StepClock()
         self.agreement = Agreement()
-        self.work = PackedScorer(bf16=settings.train.bf16_autocast)
+        self.work = PackedScorer(settings.train.compute_dtype)
         self.drawn: Drawn | None = None
         self.advantages: list[float] = []
         self._loss_inputs: dict[str, Any] | None = None
@@ -107,6 +107,13 @@ class PolicyTrainer(GRPOTrainer):
         if self.use_vllm:
             self._sync_in_trl = self.vllm_generation.sync_weights
             self.vllm_generation.sync_weights = self.sync_weights
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """Scale the loss in float16 on a CPU too, where accelerate does not."""
+        super().create_accelerator_and_postprocess()
+        if self.args.fp16 and self.args.device.type == "cpu":
+            self.accelerator.native_amp = True
+            self.accelerator.scaler = torch.amp.GradScaler("cpu")
 
     def _train_adapter(self) -> None:
         """Keep the adapter in float32, and the policy's weights out of TRL's hands.

@@ -7,15 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from datasets import Dataset
 
 from src.config.schema import Config
 from src.engine.vllm_engine import CPU_ARGUMENTS
 from src.run.devices import is_cpu
-from src.run.processes import launched_sharding, process_count, training_device
+from src.run.processes import launched_sharding, process_count
 from src.stages.cards import cuda_memory_gib, rollout_fraction, rollout_sleeps
-from src.training.half_precision import half_type
 
 TRL_METRICS = {
     "loss": "train/loss",
@@ -62,10 +60,8 @@ def trl_values(config: Config, output_folder: Path) -> dict[str, Any]:
         "vllm_importance_sampling_correction": False,
         # The policy is autocast where it is scored. FSDP2's own mixed precision would hand out
         # log-probabilities in bfloat16; DeepSpeed's engine knows no other way.
-        "bf16": config.train.bf16_autocast and launched_sharding() == "deepspeed",
-        # Which scales the loss; the policy's own autocast is in float16 then too.
-        "fp16": config.train.bf16_autocast
-        and half_type(torch.device(training_device(config))) == torch.float16,
+        "bf16": config.train.compute_dtype == "bfloat16" and launched_sharding() == "deepspeed",
+        "fp16": config.train.compute_dtype == "float16",  # for the scaled loss
         "gradient_checkpointing": grpo.gradient_checkpointing,
         "gradient_checkpointing_kwargs": {"use_reentrant": False},
         "ddp_find_unused_parameters": False,

@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 
+from src.config.training import ComputeType
 from src.training.losses import CompletionScores, completion_scores
-from src.training.parallel import half_autocast
+from src.training.parallel import autocast_to
 from src.training.throughput import training_flops
 
 
@@ -15,11 +16,11 @@ class PackedScorer:
     """Log-probabilities and entropies of completions, and the work done for them.
 
     Args:
-        bf16: compute in half precision; log-probabilities, their loss and all sums stay float32.
+        compute_dtype: of matrix products; log-probabilities, their loss and sums stay float32.
     """
 
-    def __init__(self, *, bf16: bool) -> None:
-        self._bf16 = bf16
+    def __init__(self, compute_dtype: ComputeType) -> None:
+        self._compute_dtype = compute_dtype
         self.forget()
 
     def forget(self) -> None:
@@ -48,7 +49,7 @@ class PackedScorer:
         size = batch_size or len(ids)
         scores = []
         for rows, present in zip(ids.split(size), mask.split(size), strict=True):
-            with half_autocast(ids.device, self._bf16):
+            with autocast_to(self._compute_dtype, ids.device):
                 scores.append(
                     completion_scores(
                         model, own.config._attn_implementation, rows, present, columns

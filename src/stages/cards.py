@@ -29,7 +29,6 @@ from src.stages.memory import (
     grpo_memory_gib,
 )
 from src.stages.model_shape import model_shape
-from src.training.half_precision import BFLOAT16_SINCE
 
 LOGGER = logging.getLogger(__name__)
 ASSUMED_GB = (24, 40, 80)
@@ -55,6 +54,8 @@ _SAMPLER_TABLES = 4
 _CPU_FRACTION = 0.35
 # Processes that a remedy may suggest.
 _MOST_PROCESSES = 16
+# Compute capability of the first NVIDIA cards with bfloat16 (Ampere).
+_BFLOAT16_SINCE = 8.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,32 +222,25 @@ def check_card(config: Config) -> None:
 def with_float16(config: Config) -> Config:
     """Put float16 in place of bfloat16 where a visible GPU has none (T4); say so.
 
-    The trainer follows its own card: `half_precision.half_type`.
-
     Raises:
         ConfigError: the weights are sharded, which leaves no way to scale a loss.
     """
     names = [] if is_cpu(config.devices.train) else visible_gpus()
-    old = [one for one in gpu_capabilities(names) if one < BFLOAT16_SINCE]
-    if not old:
-        return config
-    autocast = config.train.bf16_autocast
-    if autocast and launched_sharding():
+    old = [one for one in gpu_capabilities(names) if one < _BFLOAT16_SINCE]
+    types = {"engine.dtype": config.engine.dtype, "train.compute_dtype": config.train.compute_dtype}
+    if changed := [name for name, kind in types.items() if old and kind == "bfloat16"]:
+        config = with_values(config, dict.fromkeys(changed, "float16"))
+        LOGGER.warning(
+            "a GPU of compute capability %.1f has no bfloat16 (that is since %.1f): float16 for %s",
+            min(old), _BFLOAT16_SINCE, " and ".join(changed),
+        )  # fmt: skip
+    if config.train.compute_dtype == "float16" and launched_sharding():
         raise ConfigError(
-            f"train.bf16_autocast: a GPU of compute capability {min(old)} has no bfloat16, and "
-            "float16 wants a scaled loss, which sharded training here does not have; launch with "
-            "accelerate launch --multi_gpu, or use --set train.bf16_autocast=false"
+            "train.compute_dtype: float16 wants a scaled loss, which sharded training here does "
+            "not have; launch with accelerate launch --multi_gpu, or use "
+            f"--set train.compute_dtype={'float32' if old else 'bfloat16'}"
         )
-    LOGGER.warning(
-        "a GPU of compute capability %.1f has no bfloat16 (that is since %.1f): engines compute in "
-        "%s, training in %s",
-        min(old), BFLOAT16_SINCE,
-        "float16" if config.engine.dtype == "bfloat16" else config.engine.dtype,
-        "float16 with a scaled loss" if autocast else "float32",
-    )  # fmt: skip
-    dtype = {"bfloat16": "float16"}.get(config.engine.dtype, config.engine.dtype)
-    engine = config.engine.model_copy(update={"dtype": dtype})
-    return config.model_copy(update={"engine": engine})
+    return config
 
 
 def card_memory_gib(config: Config) -> float | None:

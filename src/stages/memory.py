@@ -118,7 +118,7 @@ def host_memory_gib(config: Config, processes: int, *, checkpoints_copied: bool)
 
 def precision(config: Config, strategy: str) -> Precision:
     """Say in how many bytes a strategy keeps what; DeepSpeed computes in bfloat16 throughout."""
-    autocast = config.train.bf16_autocast
+    autocast = config.train.compute_dtype != "float32"
     if config.model.weight_dtype == "bfloat16" or (strategy.startswith("zero") and autocast):
         return Precision(2, 2, 2, 17, autocast=False)
     if autocast:

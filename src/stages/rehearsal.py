@@ -59,7 +59,7 @@ def devices_here(*, side_by_side: bool) -> dict[str, Any]:
     return {
         "devices.train": f"cpu{listed.get('train', '')}",
         "devices.eval": f"cpu{listed.get('eval', '')}",
-        "train.bf16_autocast": False,
+        "train.compute_dtype": "float32",
         "engine.dtype": "float32",
         "engine.sleep": "auto",
         "engine.tensor_parallel": 1,

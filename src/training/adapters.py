@@ -82,22 +82,17 @@ def plain_policy(policy: Any) -> Any:
     return policy.get_base_model() if has_adapter(policy) else policy
 
 
-def quantization(
-    config: Config, settings: AdapterSettings, half: torch.dtype
-) -> BitsAndBytesConfig | None:
-    """Return how the frozen weights are kept: in 4 bits for QLoRA, as its paper does.
-
-    Args:
-        half: in which the training device computes where it does not in float32.
-    """
+def quantization(config: Config, settings: AdapterSettings) -> BitsAndBytesConfig | None:
+    """Return how the frozen weights are kept: in 4 bits for QLoRA, as its paper does."""
     if settings.adapter != "qlora":
         return None
-    compute = half if config.train.bf16_autocast else getattr(torch, config.model.weight_dtype)
+    compute = config.train.compute_dtype
+    compute = config.model.weight_dtype if compute == "float32" else compute
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=compute,
+        bnb_4bit_compute_dtype=getattr(torch, compute),
     )
 
 

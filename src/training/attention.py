@@ -23,7 +23,6 @@ from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface
 
 from src.training.batching import GroupedBatch, PackedBatch
-from src.training.half_precision import half_type
 
 PACKED = "packed"
 MODEL_TYPES = (
@@ -115,8 +114,8 @@ def packing_arguments(implementation: str, batch: PackedBatch | GroupedBatch) ->
     if implementation != PACKED:
         return {}
     spans, device = spans_of(batch), batch.ids.device
-    # The kernel wants an Ampere card or a newer one, as bfloat16 does.
-    fast = device.type == "cuda" and half_type(device) == torch.bfloat16
+    # The kernel wants an Ampere card or a newer one.
+    fast = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
     layout = layout_of(spans, device) if fast else None
     return {"packed_spans": spans, "packed_layout": layout}
 

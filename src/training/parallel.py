@@ -31,9 +31,9 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
+from src.config.training import ComputeType
 from src.run.processes import launched_sharding, process_count, process_rank
 from src.training.adapters import adapter_state, has_adapter, load_adapter_state
-from src.training.half_precision import half_type
 
 # What gloo, NCCL and torch's stores say when another process is waited for too long, or is gone.
 _TALK = re.compile("gloo|nccl|TCPStore|c10d", re.IGNORECASE)
@@ -64,14 +64,19 @@ def end_of_waiting(error: BaseException, timeout_s: float, setting: str) -> str 
     return None
 
 
-def half_autocast(device: torch.device, enabled: bool) -> torch.autocast:
-    """Return autocast for a forward pass.
+def autocast_to(compute_dtype: ComputeType, device: torch.device) -> torch.autocast:
+    """Return autocast for a forward pass; in float32 it does nothing.
 
     It keeps its half-precision copies of the weights for the pass, unless they are gathered from
     shards: there the copies would be the whole model.
     """
-    cached = launched_sharding() != "fsdp"
-    return torch.autocast(device.type, half_type(device), enabled=enabled, cache_enabled=cached)
+    kind = getattr(torch, compute_dtype)
+    return torch.autocast(
+        device.type,
+        kind,
+        enabled=kind != torch.float32,
+        cache_enabled=launched_sharding() != "fsdp",
+    )
 
 
 def join_processes_on_cpu(timeout_s: float) -> None:
@@ -104,8 +109,8 @@ class ParallelPolicy:
     Args:
         device: that the process trains on. A policy that will be sharded is still on the CPU.
         timeout_s: longest that a process waits for the others.
-        autocast: matrix products are in half precision. In float16 the loss is scaled, so that
-            small gradients do not become 0, and a step whose gradients overflow is left out.
+        scaled: the loss is scaled, as float16 wants it: small gradients do not become 0, and a step
+            whose gradients overflow is left out.
     """
 
     def __init__(
@@ -115,11 +120,9 @@ class ParallelPolicy:
         device: torch.device,
         timeout_s: float,
         *,
-        autocast: bool = False,
+        scaled: bool = False,
     ) -> None:
-        self.scaler = torch.amp.GradScaler(
-            device.type, enabled=autocast and half_type(device) == torch.float16
-        )
+        self.scaler = torch.amp.GradScaler(device.type, enabled=scaled)
         self.policy = policy
         self.device = device
         self.processes, self.rank = process_count(), process_rank()

@@ -29,7 +29,6 @@ from src.data.chat import end_turns
 from src.run.processes import launched_sharding, training_device
 from src.training.adapters import plain_policy, quantization
 from src.training.attention import MODEL_TYPES, PACKED
-from src.training.half_precision import half_type
 from src.training.model_files import check_checkpoint, looks_like_hub_id, missing_folder
 
 LOGGER = logging.getLogger(__name__)
@@ -139,8 +138,7 @@ def load_policy(
         attention: implementation by transformers' name, or `packed`.
         adapter: that will train over it, and may want it in 4 bits.
     """
-    half = half_type(torch.device(training_device(config)))
-    in_4_bits = quantization(config, adapter, half) if adapter else None
+    in_4_bits = quantization(config, adapter) if adapter else None
     model = AutoModelForCausalLM.from_pretrained(
         path,
         dtype=getattr(torch, config.model.weight_dtype),

@@ -80,7 +80,7 @@ def model_values(optimizer: str, shape: Shape, parameters: int) -> dict[str, obj
         "model.vocabulary": shape.vocabulary,
         "model.weight_dtype": "bfloat16" if optimizer == "adamw_bf16_kahan" else "float32",
         "train.optimizer": optimizer,
-        "train.bf16_autocast": False,
+        "train.compute_dtype": "float32",
         "train.gradient_checkpointing": True,
         "train.batch_size": ROWS,
         "train.micro_batch_size": ROWS,

@@ -60,6 +60,7 @@ def _settings(overrides: list[str]) -> tuple[Any, list[str]]:
 
 
 def _observe(model: Path, folder: Path, overrides: list[str], split: Any = None) -> Any:
+    import torch
     from transformers import TrainerCallback
 
     import src.grpo.trainer as grpo
@@ -101,6 +102,7 @@ def _observe(model: Path, folder: Path, overrides: list[str], split: Any = None)
                         for group in trainer.optimizer.param_groups
                         for parameter in group["params"]
                     ),
+                    "weights": sum(p.abs().sum().item() for p in trainer.model.parameters()),
                     "lag": split.lag if split else 0,
                     **trainer.agreement.metrics(),
                 }
@@ -126,6 +128,8 @@ def _observe(model: Path, folder: Path, overrides: list[str], split: Any = None)
     }
     for plant in plants.keys() & set(planted):
         grpo.swap_weights = plants[plant]
+    if "the scale is too large" in planted:
+        trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**60)
     if "weights stay in the trainer" in planted:
         SharedWeights.write = _only_summed(write)
     try:

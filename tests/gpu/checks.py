@@ -47,6 +47,7 @@ CHECKS = (
     Check("stale-weights", "engine_checks", 240),
     Check("step2-tiny", "stage_checks", 240),
     Check("step3-tiny", "stage_checks", 240),
+    Check("float16", "stage_checks", 300),
     Check("adapters", "stage_checks", 300, on_cpu=False),
     Check("asleep", "stage_checks", 300, on_cpu=False),
     Check("stale-rollouts", "stage_checks", 180),

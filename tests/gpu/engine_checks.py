@@ -17,7 +17,7 @@ PROBLEMS = 32
 
 def precision(device: str) -> tuple[str, ...]:
     """Return the settings of the full profile's precision, which the tiny profile has not."""
-    return () if device == "cpu" else ("train.bf16_autocast=true", "engine.dtype=bfloat16")
+    return () if device == "cpu" else ("train.compute_dtype=bfloat16", "engine.dtype=bfloat16")
 
 
 def tiny(device: str, *more: str, file: str = "config/tiny/sft_config.yaml") -> Config:

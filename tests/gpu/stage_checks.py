@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -145,6 +146,24 @@ def asleep(device: str) -> Found:
         found.held and gap < 0.03 and len(rehearsed) == 2,
         f"probe gap of SFT's checkpoints {gap:.4f}; rehearsed {max(rehearsed, default=0):.2f} GiB, "
         f"largest {largest:.2f}; {found.figure}",
+    )
+
+
+def float16(device: str) -> Found:
+    """Steps 2 and 3 in float16 under a scaled loss, as on a card without bfloat16."""
+    with TemporaryDirectory() as folder:
+        halves = settings(["engine.dtype=float16", "train.compute_dtype=float16"])
+        more = [*both_on(device, folder), *halves]
+        run([sys.executable, *STEP2, *more, *settings(SMALL_SFT)])
+        tuned = rows_of(folder, "step2_sft")
+        run([sys.executable, *STEP3, *more, *settings(SMALL_GRPO)])
+        found, rows = _grpo_found(folder), rows_of(folder, "step3_GRPO")
+    losses, probe = _tuned(tuned)
+    norms = [row["train/grad_norm"] for row in rows if "train/grad_norm" in row]
+    return Found(
+        found.held and probe < 0.01 and losses[-1] < losses[0] / 2 and math.isfinite(norms[-1]),
+        f"SFT: losses {losses[0]:.4f} to {losses[-1]:.4f}, largest probe gap {probe:.4f}; GRPO: "
+        f"{found.figure}",
     )
 
 

@@ -31,7 +31,7 @@ SETTINGS = {
     "data.test_rows": 16,
     # In bfloat16 a last bit can change a sampled token, and all that follows.
     "engine.dtype": "float32",
-    "train.bf16_autocast": "false",
+    "train.compute_dtype": "float32",
 }
 
 

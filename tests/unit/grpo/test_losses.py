@@ -72,7 +72,7 @@ def build(
         "grpo.micro_batch_size": 8,
         "grpo.steps": 1,
         "grpo.dynamic_sampling": "false",
-        "train.bf16_autocast": "false",
+        "train.compute_dtype": "float32",
         "engine.swap_tolerance": 10,
         "sampling.max_completion_tokens": LIMIT,
         **more,

@@ -33,7 +33,7 @@ RUNGS = [32, 64]
 SETTINGS = {
     "run": {"name": "search", "seed": 3},
     "devices": {"train": "cpu", "eval": "cpu"},
-    "train": {"gradient_checkpointing": False, "bf16_autocast": False, "micro_batch_size": 16},
+    "train": {"gradient_checkpointing": False, "compute_dtype": "float32", "micro_batch_size": 16},
     "search": {
         "trials": 4,
         "startup_trials": 2,

@@ -39,6 +39,7 @@ from src.stages.model_shape import model_shape
 from src.stages.out_of_memory import explain, find_shortage
 from src.stages.start import run_stage
 from src.training.adapters import adapted
+from src.training.parallel import autocast_to
 from src.training.throughput import _PEAK_FLOPS
 from tests.conftest import NO_DATA, ROOT
 
@@ -153,7 +154,7 @@ def measured_gib(config, one: Pass, shape) -> float:
             parameter.register_post_accumulate_grad_hook(_drop_gradient)
         held = alive.now
         for _ in range(2):
-            with torch.autocast("cpu", torch.bfloat16, enabled=config.train.bf16_autocast):
+            with autocast_to(config.train.compute_dtype, torch.device("cpu")):
                 if one.loss == "chunked":
                     loss = model(input_ids=ids, targets=wanted).nll
                 else:
@@ -178,21 +179,22 @@ def measured_gib(config, one: Pass, shape) -> float:
         ("SFT", "chunked", {}, {}),
         ("SFT, untied", "chunked", {}, {"tie_word_embeddings": False, "vocab_size": 60_000}),
         ("everything kept", "fused", {"checkpointing": False}, {}),
-        ("float32", "fused", {"autocast": False}, {}),
-        ("float32, everything kept", "chunked", {"autocast": False, "checkpointing": False}, {}),
+        ("float32", "fused", {"compute": "float32"}, {}),
+        ("float32, everything kept", "chunked", {"compute": "float32", "checkpointing": False}, {}),
         ("bfloat16 weights", "fused", {"weights": "bfloat16"}, {}),
         ("bfloat16, everything kept", "chunked", {"weights": "bfloat16", "checkpointing": False},
          {}),
         ("adapter, GRPO", "fused", {"adapter": "lora"}, {}),
         ("adapter, SFT", "chunked", {"adapter": "lora"}, {}),
         ("adapter, everything kept", "fused", {"adapter": "lora", "checkpointing": False}, {}),
-        ("adapter, float32", "chunked", {"adapter": "lora", "autocast": False}, {}),
+        ("adapter, float32", "chunked", {"adapter": "lora", "compute": "float32"}, {}),
         ("adapter over bfloat16", "fused", {"adapter": "lora", "weights": "bfloat16",
-                                            "autocast": True}, {}),
+                                            "compute": "bfloat16"}, {}),
         ("adapter over bfloat16, SFT", "chunked", {"adapter": "lora", "weights": "bfloat16",
-                                                   "autocast": True}, {}),
+                                                   "compute": "bfloat16"}, {}),
         ("adapter over bfloat16, everything kept", "chunked",
-         {"adapter": "lora", "weights": "bfloat16", "autocast": True, "checkpointing": False}, {}),
+         {"adapter": "lora", "weights": "bfloat16", "compute": "bfloat16",
+          "checkpointing": False}, {}),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip
@@ -206,6 +208,7 @@ def test_the_estimate_against_tensors_alive(monkeypatch, name, loss, changes, sh
     qwen = Qwen2Config(**widths, attn_implementation="varlen_stand_in", use_cache=False)
     with as_on_a_gpu(monkeypatch):
         count = sum(parameter.numel() for parameter in Qwen2ForCausalLM(qwen).parameters())
+        by_weights = "float32" if "weights" in changes else "bfloat16"
         config = settings(
             f"model.parameters={count}",
             "model.layers=8",
@@ -214,7 +217,7 @@ def test_the_estimate_against_tensors_alive(monkeypatch, name, loss, changes, sh
             f"model.weight_dtype={changes.get('weights', 'float32')}",
             f"grpo.adapter={changes.get('adapter', 'none')}",
             f"train.adapter={changes.get('adapter', 'none')}",
-            f"train.bf16_autocast={str(changes.get('autocast', 'weights' not in changes)).lower()}",
+            f"train.compute_dtype={changes.get('compute', by_weights)}",
         )
         section = config.train if loss == "chunked" else config.grpo
         one = Pass(4096, 4096, changes.get("checkpointing", True), loss, section)

@@ -42,7 +42,7 @@ def examples(tokenizer):
 
 def settings(**values):
     given = {"adapter": "lora", "adapter_rank": 4, "adapter_alpha": 8, "batch_size": 8}
-    quick = {"learning_rate": 1e-2, "gradient_checkpointing": False, "bf16_autocast": False}
+    quick = {"learning_rate": 1e-2, "gradient_checkpointing": False, "compute_dtype": "float32"}
     return TrainConfig(**(given | quick | values))
 
 
@@ -52,7 +52,7 @@ def policy_of(kind, tokenizer, *, tied=True):
         model = two_layer_model(tokenizer, tied=tied)
         model.set_attn_implementation("packed")
     else:
-        config = load_config(["config/tiny/sft_config.yaml"], ["train.bf16_autocast=false"])
+        config = load_config(["config/tiny/sft_config.yaml"], ["train.compute_dtype=float32"])
         model = load_policy(str(TINY_BASE), config, "packed", settings(adapter="qlora"))
     add_chunked_loss(model)
     return model

@@ -87,7 +87,7 @@ def settings(**values):
         "epochs": 1,
         "learning_rate": 1e-3,
         "gradient_checkpointing": False,
-        "bf16_autocast": False,
+        "compute_dtype": "float32",
     }
     return TrainConfig(**(defaults | values))
 
