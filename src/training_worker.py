@@ -46,6 +46,8 @@ from src.training.policy import save_policy
 from src.training.throughput import memory_gib, peak_flops, training_flops
 
 LOGGER = logging.getLogger(__name__)
+# Steps in a row that may overflow in float16: that many halvings take the scale to 1/16.
+_MOST_LEFT_OUT = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,7 @@ class SftTrainer:
         )  # fmt: skip
         self._peak = peak_flops(self._device)
         self._writing: list[tuple[Checkpoint, Future[None]]] = []
+        self._left_out = 0
         self.busy_s = 0.0
         """Seconds spent in optimizer steps."""
 
@@ -236,7 +239,9 @@ class SftTrainer:
             torch.manual_seed(hash((self._seed, step, self._parallel.rank)))
 
     def _check_finite(self, loss: float, norm: float, step: int, batch: Sequence[Example]) -> None:
-        overflows = self._parallel.scaler.is_enabled()  # some scales do; such a step is left out
+        # Under some scales gradients overflow, and the step is left out; not under all of them.
+        self._left_out = 0 if math.isfinite(norm) else self._left_out + 1
+        overflows = self._parallel.scaler.is_enabled() and self._left_out <= _MOST_LEFT_OUT
         if math.isfinite(loss) and (math.isfinite(norm) or overflows):
             return
         for _, future in self._writing:

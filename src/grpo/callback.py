@@ -6,8 +6,8 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -268,8 +268,22 @@ class StageCallback(TrainerCallback):
         trainer = self.trainer
         sharded = trainer.is_fsdp_enabled
         policy = trainer.model if sharded else trainer.accelerator.unwrap_model(trainer.model)
-        with computing_merged(policy):
+        with computing_merged(policy), _as_it_was(policy):
             return measure_probe(policy, trainer.processing_class, trainer.accelerator.device)
+
+
+@contextmanager
+def _as_it_was(policy: Any) -> Iterator[None]:
+    """Take away the autocast that accelerate puts inside a forward pass in float16."""
+    inside, before = policy.forward, getattr(policy, "_original_forward", None)
+    if before is None:
+        yield
+        return
+    policy.forward = before
+    try:
+        yield
+    finally:
+        policy.forward = inside
 
 
 def pass_through(trainer: PolicyTrainer, prompt_tokens: int) -> None:

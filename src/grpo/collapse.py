@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping
 
@@ -38,18 +39,20 @@ class CollapseWatch:
     def _signs(self, length: float, entropy: float, norm: float) -> dict[str, str]:
         """Return sign -> what is seen; the first steps are the yardstick and show none."""
         config, signs = self._config, {}
+        # Of a step in float16 that overflowed there is no norm.
+        known = [norm] if math.isfinite(norm) else []
         if len(self._lengths) < _FIRST_STEPS:
             self._lengths.append(length)
-            self._norms.append(norm)
+            self._norms += known
             return {}
         usual_length = statistics.fmean(self._lengths)
-        usual_norm = statistics.median(self._norms)
+        usual_norm = statistics.median(self._norms or known or [0.0])
         if length < config.length_share * usual_length:
             signs["length"] = f"completions shrank to {length:.0f} tokens from {usual_length:.0f}"
         if entropy < config.entropy_nats:
             signs["entropy"] = f"token entropy fell to {entropy:.5f} nats"
-        if not norm <= config.grad_norm_factor * usual_norm:  # NaN is no small norm
+        if not known or norm > config.grad_norm_factor * usual_norm:
             signs["norm"] = f"the gradient norm rose to {norm:.3g} from {usual_norm:.3g}"
         else:
-            self._norms.append(norm)
+            self._norms += known
         return signs

@@ -14,6 +14,7 @@ Shapes: B sequences, C completion tokens.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 
 import torch
@@ -53,9 +54,17 @@ class Agreement:
 
         Raises:
             StaleWeightsError: with the mean gap, in nats a token.
+            FloatingPointError: where there is none to be had.
         """
         gap = self.gap / max(self.tokens, 1.0)
-        if not gap <= tolerance:  # NaN is no agreement either
+        if not math.isfinite(gap):
+            raise FloatingPointError(
+                "log-probabilities of the rollouts are not finite, by the engine or by the policy: "
+                "the weights have diverged, and grpo.learning_rate is too high; or numbers go "
+                "beyond float16's 65,504, and engine.dtype and train.compute_dtype had better be "
+                "bfloat16 or float32"
+            )
+        if gap > tolerance:
             raise StaleWeightsError(
                 f"the rollout engine's log-probabilities are off by {gap:.4f} nats a token from "
                 f"the policy's (tolerance {tolerance}, engine.swap_tolerance): it does not sample "

@@ -254,7 +254,7 @@ def _split_problems(config: Config) -> Iterator[str]:
 
 
 def _optimizer_problems(stage: str, strategy: str, config: Config) -> Iterator[str]:
-    """Say which optimizers a strategy cannot have."""
+    """Say which optimizers a strategy or a type cannot have."""
     section = "grpo" if stage == GRPO_STAGE else "train"
     adapter = getattr(config, section).adapter
     if adapter != "none" and strategy != "ddp":
@@ -264,6 +264,16 @@ def _optimizer_problems(stage: str, strategy: str, config: Config) -> Iterator[s
             f"or set {section}.adapter to none"
         )
     name = getattr(config, section).optimizer
+    if (
+        config.train.compute_dtype == "float16"
+        and config.model.weight_dtype == "bfloat16"
+        and adapter == "none"
+    ):
+        yield (
+            "model.weight_dtype: bfloat16 has gradients in bfloat16, and a GPU cannot take the "
+            "scale of float16's loss (train.compute_dtype) out of them; use "
+            f"model.weight_dtype=float32, with {section}.optimizer=adamw or adamw_8bit"
+        )
     if strategy.startswith("zero") and name != "adamw":
         yield (
             f"{section}.optimizer: DeepSpeed keeps float32 weights and moments of its own, so "

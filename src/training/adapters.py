@@ -96,6 +96,23 @@ def quantization(config: Config, settings: AdapterSettings) -> BitsAndBytesConfi
     )
 
 
+def keep_products_in_half(model: torch.nn.Module) -> None:
+    """Let layers in 4 bits answer in the type they compute in, as autocast has whole ones do.
+
+    bitsandbytes answers in the type it is asked in, that of a norm: float32, kept for the backward
+    pass at twice the size.
+    """
+    from bitsandbytes.nn import Linear4bit  # noqa: PLC0415 - imports CUDA
+
+    for layer in model.modules():
+        if isinstance(layer, Linear4bit):
+            layer.register_forward_pre_hook(_cast_input)
+
+
+def _cast_input(layer: Any, arguments: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+    return (arguments[0].to(layer.compute_dtype),)
+
+
 def check_adapter(path: str, config: Config, section: str) -> None:
     """Refuse an adapter of layers that the model does not have; no weight is read.
 

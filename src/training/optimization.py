@@ -96,7 +96,11 @@ def named_optimizer(
     if name == "adamw_bf16_kahan":
         from optimi import AdamW  # noqa: PLC0415
 
-        return AdamW, settings | {"kahan_sum": True}
+        from src.run.processes import launched_sharding  # noqa: PLC0415
+
+        # Its Triton kernels, which it takes on a GPU by itself, know nothing of shards.
+        kernels = {"triton": False} if launched_sharding() else {}
+        return AdamW, settings | {"kahan_sum": True} | kernels
     return torch.optim.AdamW, settings | {"fused": True}
 
 

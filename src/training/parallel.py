@@ -195,7 +195,11 @@ class ParallelPolicy:
             state["optimizer"] = get_optimizer_state_dict(
                 self.model, self.optimizer, options=options
             )
-        # On a CPU these are the live tensors, which the next step would change under the writer.
+            if self.device.type != "cpu":
+                # Among them a count of steps that lies on the CPU.
+                groups = state["optimizer"].get("param_groups", [])
+                state["optimizer"] |= {"param_groups": _copied(groups)} if groups else {}
+        # Tensors on the CPU are the live ones, which the next step would change under the writer.
         return _copied(state) if self.device.type == "cpu" else state
 
     def load_state(self, state: dict[str, Any]) -> None:

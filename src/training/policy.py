@@ -27,7 +27,7 @@ from src.config.schema import Config
 from src.config.training import AdapterSettings
 from src.data.chat import end_turns
 from src.run.processes import launched_sharding, training_device
-from src.training.adapters import plain_policy, quantization
+from src.training.adapters import keep_products_in_half, plain_policy, quantization
 from src.training.attention import MODEL_TYPES, PACKED
 from src.training.model_files import check_checkpoint, looks_like_hub_id, missing_folder
 
@@ -150,6 +150,8 @@ def load_policy(
            if in_4_bits else {}),
     )  # fmt: skip
     model.config.use_cache = False
+    if in_4_bits:
+        keep_products_in_half(model)
     return model if launched_sharding() or in_4_bits else model.to(torch_device(config))
 
 

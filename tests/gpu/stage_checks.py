@@ -252,10 +252,9 @@ def grpo_1_5b(device: str) -> Found:
         if on_gpu:
             torch.cuda.empty_cache()
         one_step = (
-            # No state to resume from: 18 GiB of weights and moments to write, for nothing.
-            *("grpo.init=base", "grpo.steps=3", "grpo.evaluate_every=3", "grpo.save_every=1000"),
+            *("grpo.init=base", "grpo.steps=3", "grpo.evaluate_every=3", "grpo.save_every=3"),
             *(f"model.path={model}", f"sampling.max_completion_tokens={tokens}"),
-            *(f"grpo.prompts_per_step={prompts}", "grpo.group_size=8", "grpo.micro_batch_size=8"),
+            *(f"grpo.prompts_per_step={prompts}", "grpo.group_size=8", "grpo.micro_batch_size=32"),
             *("grpo.validation_rows=8", "data.test_rows=8", "grpo.gradient_checkpointing=true"),
             *("grpo.warmup_steps=0", "grpo.dynamic_sampling=false", "engine.max_model_tokens=512"),
         )

@@ -10,6 +10,7 @@ import torch
 
 from src.config.grpo import CollapseConfig, GrpoConfig
 from src.config.loading import ConfigError, load_config
+from src.grpo.callback import _as_it_was
 from src.grpo.collapse import CollapseWatch
 from src.grpo.problem_stream import ProblemStream, RolloutProblem, informative
 from src.objective.importance import Agreement, importance_weights
@@ -136,6 +137,31 @@ def test_collapse_is_named_after_patience_steps_in_a_row(sick, names):
     said = watched([healthy] * 6 + [sick] * 2 + [healthy] + [sick] * 3)
     assert said[:-1] == [None] * 11
     assert names in said[-1]
+
+
+def test_steps_that_overflow_are_no_yardstick_for_later_ones():
+    begun = [(100, 0.3, math.inf)] * 3 + [(100, 0.3, 1.0)] * 3
+    said = watched([*begun, (100, 0.3, math.inf), (100, 0.3, 1.0), *[(100, 0.3, 1e4)] * 3])
+    assert said[:-1] == [None] * 10
+    assert "gradient norm rose to 1e+04 from 1" in said[-1]
+
+
+@pytest.mark.parametrize("gap", [math.nan, math.inf])
+def test_numbers_that_overflow_are_not_called_stale_weights(gap):
+    with pytest.raises(FloatingPointError, match=r"not finite.*float16's 65,504"):
+        Agreement(tokens=2, gap=gap).check(0.1)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_probe_computes_without_the_autocast_of_a_forward_pass(inside):
+    layer = torch.nn.Linear(4, 4)
+    plain = layer.forward
+    if inside:  # as accelerate does it
+        layer._original_forward = plain
+        layer.forward = torch.autocast("cpu", torch.float16)(plain)
+    with _as_it_was(layer):
+        assert layer(torch.ones(1, 4)).dtype == torch.float32
+    assert layer(torch.ones(1, 4)).dtype == (torch.float16 if inside else torch.float32)
 
 
 def test_a_healthy_run_is_left_alone():

@@ -26,6 +26,7 @@ from src.training.batching import pack
 from src.training.checkpoints import CheckpointStore, verify_checkpoint
 from src.training.losses import add_chunked_loss, summed_nll
 from src.training.optimization import Schedule, build_optimizer
+from src.training.parallel import autocast_to
 from src.training.policy import load_policy, save_policy
 from src.training.throughput import training_flops
 from src.training_worker import SftTrainer
@@ -202,6 +203,20 @@ def test_a_checkpoint_is_a_plain_model_with_the_adapter_beside_it(
         assert torch.equal(logits(users), logits(policy.eval()))
     probe = read_probe(folder)
     assert probe.gap(probe_of_files(folder, tokenizer, trusted=False).logprobs) < 1e-5
+
+
+def test_layers_in_4_bits_answer_in_half_precision_under_autocast():
+    """What they answer is kept for the backward pass, and planned in two bytes."""
+    config = load_config(["config/tiny/sft_config.yaml"], ["train.compute_dtype=bfloat16"])
+    model = load_policy(str(TINY_BASE), config, "packed", settings(adapter="qlora"))
+    policy, answers = adapted(model, settings(adapter="qlora"), 3), []
+    for name, layer in policy.named_modules():
+        if name.endswith("_proj"):
+            layer.register_forward_hook(lambda _, __, answer: answers.append(answer.dtype))
+    with autocast_to("bfloat16", torch.device("cpu")):
+        policy(input_ids=IDS, use_cache=False)
+    assert len(answers) == 7 * model.config.num_hidden_layers
+    assert set(answers) == {torch.bfloat16}
 
 
 @pytest.mark.parametrize("changes", [{}, {"adapter": "qlora"}, {"adapter_dropout": 0.2},

@@ -7,6 +7,7 @@ import logging
 import pytest
 import torch
 
+from src import training_worker
 from src.config.loading import ConfigError, load_config
 from src.config.training import ComputeType
 from src.stages import cards
@@ -117,3 +118,12 @@ def test_fine_tuning_in_float16_learns_what_float32_does_and_resumes(tokenizer, 
     trained(tokenizer, examples, tmp_path / "cut", config, stop_after=1)
     trained(tokenizer, examples, tmp_path / "cut", config, resume=True, sink=sink)
     assert losses_of(sink) == losses["float16"][1:]
+
+
+def test_gradients_that_overflow_under_every_scale_end_the_run(tokenizer, tmp_path, monkeypatch):
+    clip = ParallelPolicy.clip_gradients
+    monkeypatch.setattr(ParallelPolicy, "clip_gradients", lambda *a: clip(*a) * float("nan"))
+    monkeypatch.setattr(training_worker, "_MOST_LEFT_OUT", 1)
+    examples, config = make_examples(tokenizer), settings(compute_dtype="float16")
+    with pytest.raises(FloatingPointError, match=r"step 2: .*gradient norm nan.*compute_dtype"):
+        trained(tokenizer, examples, tmp_path, config)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
+
 import pytest
 import torch
 
@@ -9,6 +12,7 @@ from src.config.loading import ConfigError, load_config
 from src.stages.memory import GIB, grpo_memory_gib, training_memory_gib
 from src.stages.start import _optimizer_problems
 from src.training.optimization import build_optimizer
+from src.training.parallel import ParallelPolicy
 from tests.unit.training.test_training import make_examples, settings, trained
 
 STEPS = 400
@@ -113,3 +117,41 @@ def test_optimizers_that_a_strategy_cannot_have(strategy, name, words):
     config = load_config(["config/grpo_config.yaml"], given)
     said = " ".join(_optimizer_problems("step3_GRPO", strategy, config))
     assert (words in said) if words else not said
+
+
+def test_a_sharded_policy_is_not_handed_to_kernels_that_know_no_shards(monkeypatch):
+    """On a GPU optimi takes Triton for DTensors too, whose pointer is null."""
+    importlib.import_module("optimi")
+    monkeypatch.setattr("src.run.processes.launched_sharding", lambda: "fsdp")
+    monkeypatch.setattr(sys.modules["optimi.adam"], "_default_to_triton", lambda _: True)
+    layer = torch.nn.Linear(4, 4).bfloat16()
+    optimizer = build_optimizer(layer, settings(optimizer="adamw_bf16_kahan"))
+    layer(torch.ones(2, 4).bfloat16()).sum().backward()
+    optimizer.step()
+    assert [group["triton"] for group in optimizer.param_groups] == [False, False]
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_stored_count_of_steps_stays_while_training_goes_on(device):
+    layer = torch.nn.Linear(4, 4).bfloat16()
+    optimizer = build_optimizer(layer, settings(optimizer="adamw_bf16_kahan"))
+    policy = ParallelPolicy(layer, optimizer, torch.device("cpu"), 1.0)
+    counts = []
+    for _ in range(2):
+        policy.backward(layer(torch.ones(2, 4).bfloat16()).float().sum())
+        policy.update()
+        policy.device = torch.device(device)  # its weights would be copied by being moved
+        stored = policy.state(optimizer=True)["optimizer"]["param_groups"]
+        policy.device = torch.device("cpu")
+        counts.append([group["step"] for group in stored])
+    assert [int(step) for steps in counts for step in steps] == [1, 1, 2, 2]
+
+
+def test_gradients_in_bfloat16_and_a_scaled_loss_are_refused_together():
+    given = ["model.weight_dtype=bfloat16", "train.compute_dtype=float16"]
+    config = load_config(["config/grpo_config.yaml"], given)
+    for stage, section in (("step3_GRPO", "grpo"), ("step2_sft", "train")):
+        (said,) = _optimizer_problems(stage, "ddp", config)
+        assert f"use model.weight_dtype=float32, with {section}.optimizer=adamw" in said
+    adapted = load_config(["config/grpo_config.yaml"], [*given, "grpo.adapter=lora"])
+    assert not list(_optimizer_problems("step3_GRPO", "ddp", adapted))
