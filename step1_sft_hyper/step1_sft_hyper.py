@@ -57,6 +57,7 @@ def main(config: Config, run: Run) -> None:
         policy = load_policy(model, config, config.train.attention, config.train)
         runner = TrialRunner(run, policy, tokenizer, examples, worker)
         queue.work(runner, after_trial=lambda: keep_best(queue, config.search.rescore_top))
+        runner.restore()  # what the last trial left in memory, before the best are scored again
         with closing_turn(run) as mine:
             if mine:
                 outcome = close_study(run, queue, worker)

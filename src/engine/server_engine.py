@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
@@ -15,8 +17,9 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from src.config.schema import SamplingConfig
 from src.data.token_ids import prompt_ids
 from src.engine.generator import Completion, Rollout
-from src.engine.server_requests import bound_requests, server_answers
+from src.engine.server_requests import RECEIVE, ServerError, bound_requests, server_answers
 
+LOGGER = logging.getLogger(__name__)
 _REQUESTS_AT_ONCE = 256
 
 
@@ -52,10 +55,31 @@ class BoundedServer:
     def __init__(self, client: Any, url: str, timeout_s: float) -> None:
         self._client, self._url, self._timeout_s = client, url, timeout_s
         bound_requests(client.session, timeout_s)
+        self._post = client._post
+        client._post = self._checked_post
 
     def answers(self) -> AbstractContextManager[None]:
         """Return a context in which the server is asked for something."""
         return server_answers(self._url, self._timeout_s)
+
+    def _checked_post(self, url: str, **arguments: Any) -> Any:
+        """Ask the server as TRL does, and take no failure for a success."""
+        try:
+            with self.answers():
+                answer = self._post(url, **arguments)
+        except Exception as error:
+            if url.endswith(RECEIVE):
+                # The main thread is sending them meanwhile, over NCCL, which waits for ever for a
+                # server that does not listen, and which nothing interrupts.
+                LOGGER.critical("the server did not take the weights, so the run ends: %s", error)
+                os._exit(1)
+            raise
+        if url.endswith("/reset_prefix_cache") and not answer.get("success", True):
+            raise ServerError(
+                f"the vLLM server at {self._url} is busy and keeps what it computed with earlier "
+                "weights; let nobody else use it, start it again, then --resume goes on"
+            )
+        return answer
 
     def generate(self, prompts: list[list[int]], **arguments: Any) -> dict[str, Any]:
         """Complete prompts; return `completion_ids` and `logprobs`."""

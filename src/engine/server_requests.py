@@ -8,13 +8,15 @@ from typing import Any, Self
 
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3.exceptions import ReadTimeoutError
+from urllib3.exceptions import MaxRetryError, ReadTimeoutError, ResponseError
 from urllib3.response import BaseHTTPResponse
 from urllib3.util.retry import Retry
 
 from src.run.stopping import RunError
 
 SETTING = "engine.no_answer_timeout_s"
+RECEIVE = "/update_weights"
+"""Path that a server is asked at to take weights, which are sent over NCCL meanwhile."""
 _CONNECTIONS = 256
 _BUSY = (500, 502, 503)
 
@@ -76,7 +78,7 @@ class _Bounded(HTTPAdapter):
 
 
 class _UnlessSilent(Retry):
-    """Tries again what failed, but for a server that let the deadline pass."""
+    """Tries again what failed, but for a server that let the deadline pass, or lost weights."""
 
     def increment(
         self,
@@ -89,4 +91,7 @@ class _UnlessSilent(Retry):
     ) -> Self:
         if isinstance(error, ReadTimeoutError):
             raise error
+        if response is not None and url and url.endswith(RECEIVE):
+            # Asked again it would take what is sent from the middle for the beginning.
+            raise MaxRetryError(named["_pool"], url, ResponseError(f"status {response.status}"))
         return super().increment(method, url, response, error, *more, **named)

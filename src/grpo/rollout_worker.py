@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from src.config.schema import Config
 from src.engine.shared_weights import altered_tensors
 from src.engine.swap_verifier import StaleWeightsError, SwapVerifier, check_synced
@@ -27,6 +29,8 @@ from src.evaluation.worker_loop import (
 )
 from src.evaluation.worker_process import Mailbox
 from src.grpo.rollout_source import DrawRequest
+from src.run.devices import is_cpu
+from src.run.processes import evaluation_device
 from src.training.checkpoints import Checkpoint
 
 if TYPE_CHECKING:
@@ -75,6 +79,9 @@ class RolloutWorker:
 
     def __init__(self, config: Config, engine: VllmEngine, beat: Callable[[], None]) -> None:
         self._config, self._engine, self._beat = config, engine, beat
+        # The one GPU that this process sees, where its engine is on one.
+        on_cpu = is_cpu(evaluation_device(config))
+        self._device = torch.device("cpu" if on_cpu else "cuda")
 
     def answer(self, request: Request) -> Answer:
         """Do what is asked for; whatever goes wrong travels to the trainer."""
@@ -108,7 +115,7 @@ class RolloutWorker:
     def _take(self, folder: Path, checksums: Mapping[str, int]) -> None:
         self._engine.swap(folder)
         self._beat()
-        unlike = altered_tensors(folder, checksums)
+        unlike = altered_tensors(folder, checksums, self._device)
         self._beat()
         unlike += self._engine.differing_layers(folder)
         check_synced(unlike)

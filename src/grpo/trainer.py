@@ -173,6 +173,8 @@ class PolicyTrainer(GRPOTrainer):
         generation = self.vllm_generation
         with self.clock.part("sync"):
             if self._server is not None:
+                if self.accelerator.device.type == "cuda":
+                    torch.cuda.synchronize()  # TRL reads the weights on streams of its own
                 with self._server.answers():
                     self._sync_in_trl()
                 gathered([None])  # the main process alone pushes; nobody samples before it has

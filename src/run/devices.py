@@ -162,12 +162,17 @@ def engine_config(config: Config, devices: Sequence[str], training: range) -> Co
 
 
 def check_engines(
-    config: Config, engines: list[list[str]], gpus: int, training: range = range(0)
+    config: Config,
+    engines: list[list[str]],
+    gpus: int,
+    training: range,
+    wanted: bool,
 ) -> None:
     """Refuse evaluation devices that are not there, or that something else computes on.
 
     Args:
         training: N of each `cuda:N` that is trained on while the engines live.
+        wanted: they will be started; otherwise they may be too small.
 
     Raises:
         ConfigError: naming the device, what there is, and the setting to change.
@@ -176,7 +181,7 @@ def check_engines(
     for device in every:
         check_present("eval", device, gpus)
     size = config.engine.tensor_parallel
-    if len(engines[0]) < size:
+    if wanted and len(engines[0]) < size:
         raise ConfigError(
             f"engine.tensor_parallel: an engine of {size} GPUs is wanted, and of the {gpus} that "
             f"are visible evaluation can have {', '.join(every)}; lower it, or give the run more "

@@ -129,7 +129,8 @@ def check_devices(config: Config, *, beside: bool = True, trains: bool = True) -
     """Refuse a device that is not there, or that trainer and evaluation worker cannot share.
 
     Args:
-        beside: the evaluation worker lives while the processes train.
+        beside: the evaluation worker lives while the processes train; step 3's lives before, if
+            the starting model's pass rates are asked for.
         trains: the stage trains at all.
 
     Raises:
@@ -149,7 +150,8 @@ def check_devices(config: Config, *, beside: bool = True, trains: bool = True) -
             f"CUDA_VISIBLE_DEVICES: {short[0]!r} is a shortened name, which vLLM does not find; "
             "give the whole one, as nvidia-smi -L prints it"
         )
-    check_engines(config, engines, count, training if beside and trains else range(0))
+    wanted = beside or config.grpo.needs_pass_rates
+    check_engines(config, engines, count, training if beside and trains else range(0), wanted)
 
 
 def training_device(config: Config) -> str:

@@ -8,7 +8,6 @@ are compared after the same number of examples, whatever the batch size.
 
 from __future__ import annotations
 
-import gc
 import resource
 import shutil
 from collections.abc import Sequence
@@ -36,6 +35,7 @@ from src.training.adapters import remove_adapter
 from src.training.batching import Example
 from src.training.checkpoints import CheckpointStore
 from src.training.optimization import Schedule
+from src.training.policy import free_memory
 from src.training_worker import SftTrainer
 
 TRIAL_FAILURES = (FloatingPointError, torch.OutOfMemoryError, MemoryError, EvaluationError)
@@ -73,7 +73,7 @@ class TrialRunner:
             extra={"trial": trial.number},
             folder=folder,
         ) as metrics:
-            self._restore()
+            self.restore()
             memory = _memory(self.policy.device)
             metrics.log(memory, step=0)
             trial.set_user_attr("memory_gib", memory["search/memory_gib"])
@@ -117,16 +117,14 @@ class TrialRunner:
         for scored, reports in self.worker.drain():
             record.take(scored, reports[RUNG])
 
-    def _restore(self) -> None:
+    def restore(self) -> None:
         """Put the initial weights back and let go of what the trial before left in memory."""
         self.policy.zero_grad(set_to_none=True)
         if self._initial is None:
             remove_adapter(self.policy)
         else:
             self.policy.load_state_dict(self._initial)
-        gc.collect()
-        if self.policy.device.type == "cuda":
-            torch.cuda.empty_cache()
+        free_memory(self.policy.device)
 
 
 def propose(trial: Trial, search: SearchConfig) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from src.training.batching import Example
 from src.training.checkpoints import Checkpoint, CheckpointStore
 from src.training.optimization import EarlyStopping, Schedule
 from src.training.parallel import main_process_first
-from src.training.policy import load_policy, torch_device
+from src.training.policy import free_memory, load_policy, torch_device
 from src.training_worker import SftTrainer
 from utils.dataset_loader import ProblemSet
 
@@ -83,6 +83,7 @@ class FineTuning:
         self.training_data = log_left_out(built).outcome()
         with open_metric_log(self.run, extra={"round": round_number} if several else {}) as metrics:
             self._train(built.examples, store, metrics)
+        free_memory(torch_device(config))  # of this policy, before another round's is loaded
         return store
 
     def by_expert_iteration(self, problems: ProblemSet, prompt: PromptTemplate) -> CheckpointStore:
@@ -103,11 +104,13 @@ class FineTuning:
         self, examples: Sequence[Example], store: CheckpointStore, metrics: MetricLog
     ) -> None:
         config, worker, splits = self.run.config, self.worker, tuple(self.tasks)
-        stopping = EarlyStopping(config.train.patience, config.train.min_delta)
-        stopped = stopping.should_stop(*(score.accuracy for score in store.scores()))
         for checkpoint in store.unscored():
             worker.submit(checkpoint, *splits)
+        if worker.in_turn:  # the engine leaves the GPU before the policy is loaded there
+            self._record_all(store, metrics)
+        stopping = EarlyStopping(config.train.patience, config.train.min_delta)
         trainer = self._trainer(store, metrics)
+        stopped = trainer.agree(stopping.should_stop(*(score.accuracy for score in store.scores())))
         schedule = Schedule.by_steps(config.train, len(examples))
         steps = trainer.train(examples, schedule, resume=self.run.resume)
         with closing(steps):  # type: ignore[type-var]
@@ -117,7 +120,10 @@ class FineTuning:
                 if trainer.agree(stopping.should_stop(*self._recorded(store, metrics))):
                     LOGGER.info("no better for %d checkpoints: stopping", config.train.patience)
                     break
-        for scored, reports in worker.drain():
+        self._record_all(store, metrics)
+
+    def _record_all(self, store: CheckpointStore, metrics: MetricLog) -> None:
+        for scored, reports in self.worker.drain():
             record_validation(store, metrics, scored, reports)
 
     def _recorded(self, store: CheckpointStore, metrics: MetricLog) -> Iterator[float]:

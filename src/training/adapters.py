@@ -165,23 +165,30 @@ class MergedTensors:
     def __init__(self, policy: Any) -> None:
         model = plain_policy(policy)
         layers = dict(_composed_layers(model))
-        self._layers = {f"{name}.weight": layer for name, layer in layers.items()}
         inside = tuple(f"{name}." for name in layers)
-        self._others = {
-            name: tensor for name, tensor in model.named_parameters() if not name.startswith(inside)
-        }
-        for name, layer in layers.items():
-            bias = getattr(_base_layer(layer), "bias", None)
-            if bias is not None:
-                self._others[f"{name}.bias"] = bias
+        whole = {id(parameter) for parameter in model.parameters()}
+        # In the model's own order: an engine keeps what it gets of a layer until it has all of it.
+        self._held: dict[str, Any] = {}
+        for name, module in model.named_modules():
+            if name in layers:
+                self._held[f"{name}.weight"] = module
+                bias = getattr(_base_layer(module), "bias", None)
+                if bias is not None:
+                    self._held[f"{name}.bias"] = bias
+            elif not f"{name}.".startswith(inside):
+                for own, parameter in module.named_parameters(name, recurse=False):
+                    if id(parameter) in whole:  # tied weights have one name
+                        whole.remove(id(parameter))
+                        self._held[own] = parameter
 
     def __contains__(self, name: str) -> bool:
-        return name in self._layers or name in self._others
+        return name in self._held
 
     def shape(self, name: str) -> Sequence[int]:
         """Return a tensor's shape."""
-        layer = self._layers.get(name)
-        return (layer.out_features, layer.in_features) if layer else self._others[name].shape
+        held = self._held[name]
+        whole = isinstance(held, torch.Tensor)
+        return held.shape if whole else (held.out_features, held.in_features)
 
     def rows(self, name: str, count: int, start: int = 0) -> torch.Tensor:
         """Return some rows of a tensor.
@@ -192,12 +199,12 @@ class MergedTensors:
 
     def named(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield (name, tensor), one merged at a time."""
-        for name in (*self._layers, *self._others):
+        for name in self._held:
             yield name, self._whole(name)
 
     def _whole(self, name: str) -> torch.Tensor:
-        layer = self._layers.get(name)
-        return merged_weight(layer) if layer else self._others[name].detach()
+        held = self._held[name]
+        return held.detach() if isinstance(held, torch.Tensor) else merged_weight(held)
 
 
 def published_weights(policy: Any) -> dict[str, torch.Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import json
 import logging
 from collections.abc import Mapping
@@ -122,6 +123,13 @@ def _check_text_model(path: str, shape: PretrainedConfig) -> None:
             f"model.path: {path}: models of type {shape.model_type} are no causal language models "
             f"of transformers; use one such as {', '.join(MODEL_TYPES)}"
         )
+
+
+def free_memory(device: torch.device) -> None:
+    """Let go of policies that nothing but themselves refers to, and of a GPU's unused memory."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def load_policy(

@@ -31,6 +31,7 @@ OUTCOME = "outcome.json"
 LAUNCH = ("step3_GRPO/launch_trl.sh",)
 TINY_GRPO = ("--config", "config/tiny/grpo_config.yaml")
 SERVER_START_S = 150
+VLLM = str(Path(sys.executable).with_name("vllm"))
 
 
 def on_gpus(folder: str) -> list[str]:
@@ -93,7 +94,7 @@ def server(device: str) -> Found:
 
     port = free_port()
     command = [
-        *("vllm", "serve", str(TINY_BASE), "--host", "127.0.0.1", "--port", str(port)),
+        *(VLLM, "serve", str(TINY_BASE), "--host", "127.0.0.1", "--port", str(port)),
         *("--max-model-len", "512", "--gpu-memory-utilization", "0.5"),
         *(
             "--logprobs-mode",

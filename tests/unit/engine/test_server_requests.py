@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
+from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import requests
 
 from src.engine.server_engine import BoundedServer, ServerRolloutPool
-from src.engine.server_requests import ServerError, check_server
+from src.engine.server_requests import ServerError, bound_requests, check_server
 from src.run.network import free_port
+from tests.conftest import ROOT
 from tests.unit.engine.test_server_engine import SAMPLING
 
 
@@ -53,7 +57,13 @@ class Client:
         self.url, self.session = url, requests.Session()
 
     def generate(self, prompts, **arguments):
-        return self.session.post(self.url, json=prompts).json()
+        return self._post(self.url, json=prompts)
+
+    def _post(self, url, **arguments):
+        return self.session.post(url, **arguments).json()
+
+    def reset_prefix_cache(self):
+        self._post(f"{self.url}/reset_prefix_cache")
 
 
 @pytest.fixture
@@ -90,6 +100,14 @@ def test_a_server_that_is_busy_is_asked_again(serving):
     assert server.asked == 2
 
 
+def test_weights_are_announced_once(serving):
+    server = serving(500, 200)
+    bound_requests(session := requests.Session(), 5)
+    with pytest.raises(requests.exceptions.RetryError, match="status 500"):
+        session.post(f"{server.url}/update_weights", json={})
+    assert server.asked == 1
+
+
 def test_the_server_is_asked_first_whether_it_is_well(serving):
     check_server(serving(200).url, 5)
     with pytest.raises(ServerError, match=r"no answer for 0\.2 s"):
@@ -97,3 +115,42 @@ def test_the_server_is_asked_first_whether_it_is_well(serving):
     gone = f"http://127.0.0.1:{free_port()}"
     with pytest.raises(ServerError, match=rf"{gone} cannot be reached .*grpo\.server_url"):
         check_server(gone, 5)
+
+
+@pytest.mark.parametrize("answer", [{"success": True}, {"success": False}, {}])
+def test_a_server_that_keeps_its_prefix_cache_is_not_believed(answer):
+    client = Client("http://127.0.0.1:1")
+    client._post = lambda *_, **__: answer
+    bounded = BoundedServer(client, client.url, 5)
+    busy = answer.get("success") is False
+    with pytest.raises(ServerError, match="is busy") if busy else nullcontext():
+        bounded.reset_prefix_cache()
+
+
+def test_weights_that_the_server_refuses_end_the_process_that_sends_them():
+    """NCCL's side of it would wait for ever."""
+    script = """
+import threading
+from concurrent.futures import ThreadPoolExecutor
+import requests
+from src.engine.server_engine import BoundedServer
+
+class Client:
+    session = requests.Session()
+
+    def _post(self, url, **_):
+        raise Exception(f"Request failed: 500, out of memory")
+
+    def update_named_params(self, *_):
+        with ThreadPoolExecutor(1) as executor:
+            executor.submit(self._post, "http://127.0.0.1:1/update_weights")
+            threading.Event().wait()  # the broadcast
+
+BoundedServer(Client(), "http://127.0.0.1:1", 5).update_named_params([], iter(()))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "the server did not take the weights, so the run ends: Request failed" in done.stderr

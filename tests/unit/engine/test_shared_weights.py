@@ -17,6 +17,9 @@ def memory(tmp_path, request):
     assert not list(tmp_path.iterdir())
 
 
+CPU = torch.device("cpu")
+
+
 def policy(seed: int = 0) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     shapes = {"embed.weight": (7, 4), "norm.weight": (5,), "odd.bias": (3,), "up.weight": (6, 4)}
@@ -31,7 +34,7 @@ def test_each_write_is_read_as_a_checkpoint_rounded_to_the_engines_type(memory):
         assert read.keys() == policy(seed).keys()
         for name, tensor in policy(seed).items():
             assert torch.equal(read[name], tensor.to(dtype))
-        assert altered_tensors(shared.folder, sums) == []
+        assert altered_tensors(shared.folder, sums, CPU) == []
 
 
 def test_a_tensor_that_did_not_arrive_is_named(memory):
@@ -40,8 +43,8 @@ def test_a_tensor_that_did_not_arrive_is_named(memory):
     changed = policy()
     changed["up.weight"][2, 3] *= 1.02  # a unit or two in bfloat16's last place
     other = shared.write(changed)
-    assert altered_tensors(shared.folder, sums) == ["up.weight"]
-    assert altered_tensors(shared.folder, other | {"not there": 1}) == ["not there"]
+    assert altered_tensors(shared.folder, sums, CPU) == ["up.weight"]
+    assert altered_tensors(shared.folder, other | {"not there": 1}, CPU) == ["not there"]
 
 
 def test_a_checksum_sees_rows_that_changed_places():

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from contextlib import suppress
+from pathlib import Path
+
+import pytest
 
 from src.evaluation.worker_process import Mailbox, Silence, WorkerProcess
 
 SETTING = "engine.no_answer_timeout_s"
 
 
-def started(serve, allowed_s: float = 20.0) -> WorkerProcess:
-    return WorkerProcess("the worker", serve, (), allowed_s, SETTING)
+def started(serve, allowed_s: float = 20.0, *, has_children: bool = False) -> WorkerProcess:
+    return WorkerProcess("the worker", serve, (), allowed_s, SETTING, has_children=has_children)
 
 
 def echoes(mailbox: Mailbox) -> None:
@@ -34,6 +38,12 @@ def is_killed(mailbox: Mailbox) -> None:
 def hangs(mailbox: Mailbox) -> None:
     mailbox.send(mailbox.take())
     os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def hangs_with_a_child(mailbox: Mailbox) -> None:
+    child = subprocess.Popen(["sleep", "600"])
+    mailbox.send(child.pid)
+    time.sleep(600)
 
 
 def works_long(mailbox: Mailbox) -> None:
@@ -105,6 +115,31 @@ def test_a_process_that_hangs_is_killed_at_its_deadline(caplog):
     assert not worker.process.is_alive()
     assert "at 0.4 s it is killed" in caplog.text
     worker.stop(5.0)
+
+
+def lives(pid: int) -> bool:
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return "zombie" not in Path(f"/proc/{pid}/status").read_text()
+    return False
+
+
+@pytest.mark.parametrize("way", ["silence", "stop", "its own death"])
+def test_children_end_with_a_process_that_ends(way):
+    """Those of an engine on several GPUs hold one each."""
+    worker = started(hangs_with_a_child, has_children=True)
+    child = worker.receive()
+    assert lives(child)
+    if way == "silence":
+        worker.allow(0.5, SETTING)
+        assert worker.receive() is None
+    elif way == "its own death":
+        os.kill(worker.process.pid, signal.SIGKILL)
+        assert worker.receive() is None
+    worker.stop()
+    ends = time.monotonic() + 5
+    while lives(child) and time.monotonic() < ends:
+        time.sleep(0.02)
+    assert not lives(child)
 
 
 def test_a_process_that_shows_signs_of_life_is_waited_for():

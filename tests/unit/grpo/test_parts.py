@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,9 +15,11 @@ from src.config.loading import ConfigError, load_config
 from src.grpo.callback import _as_it_was
 from src.grpo.collapse import CollapseWatch
 from src.grpo.problem_stream import ProblemStream, RolloutProblem, informative
+from src.grpo.trainer import PolicyTrainer
 from src.objective.importance import Agreement, importance_weights
 from src.rewards.batch import RewardBatch
 from src.rewards.built_in import BUILT_IN
+from src.training.throughput import StepClock
 from utils.grading.outcome import Grade
 
 
@@ -162,6 +166,23 @@ def test_a_probe_computes_without_the_autocast_of_a_forward_pass(inside):
     with _as_it_was(layer):
         assert layer(torch.ones(1, 4)).dtype == torch.float32
     assert layer(torch.ones(1, 4)).dtype == (torch.float16 if inside else torch.float32)
+
+
+@pytest.mark.parametrize(("device", "order"), [("cuda", ["wait", "send"]), ("cpu", ["send"])])
+def test_a_server_is_sent_weights_that_an_update_has_finished_with(monkeypatch, device, order):
+    """TRL reads them on streams that do not wait for the one of the update."""
+    done = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: done.append("wait"))
+    trainer = SimpleNamespace(
+        split=None,
+        vllm_generation=None,
+        clock=StepClock(),
+        accelerator=SimpleNamespace(device=torch.device(device)),
+        _server=SimpleNamespace(answers=nullcontext),
+        _sync_in_trl=lambda: done.append("send"),
+    )
+    PolicyTrainer.sync_weights(trainer)
+    assert done == order
 
 
 def test_a_healthy_run_is_left_alone():

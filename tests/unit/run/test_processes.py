@@ -174,6 +174,15 @@ def test_several_trainers_and_an_evaluation_worker_share_no_gpu(machine, evaluat
     check_devices(configured())
 
 
+def test_an_engine_that_step_3_does_not_start_may_be_too_large(machine):
+    machine(4, None, launched=4)
+    config = configured(tensor_parallel=2)
+    check_devices(config, beside=False)
+    rated = with_values(config, {"grpo.order": "pass_rate"})
+    with pytest.raises(ConfigError, match="an engine of 2 GPUs is wanted"):
+        check_devices(rated, beside=False)
+
+
 @pytest.mark.parametrize(
     ("cards", "launched", "train", "size", "beside_training", "alone"),
     [

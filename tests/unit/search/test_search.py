@@ -166,7 +166,7 @@ def test_tied_weights_are_kept_once_and_restored(search):
     for parameter in runner.policy.parameters():
         parameter.data.add_(1.0)
         parameter.grad = parameter.data.clone()
-    runner._restore()
+    runner.restore()
     after = runner.policy.state_dict()
     assert all(after[name].equal(tensor) for name, tensor in before.items())
     assert all(parameter.grad is None for parameter in runner.policy.parameters())

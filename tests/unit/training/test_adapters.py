@@ -233,6 +233,18 @@ def test_a_resumed_run_goes_on_to_the_bit(changes, tokenizer, examples, tmp_path
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_merged_weights_come_layer_by_layer_under_the_names_of_a_checkpoint(tokenizer, tied):
+    """An engine buffers what it gets of a layer until all has come, biases too."""
+    policy = adapted(two_layer_model(tokenizer, tied=tied), settings(), 3)
+    plain = two_layer_model(tokenizer, tied=tied)
+    merged = dict(MergedTensors(policy).named())
+    assert list(merged) == [name for name, _ in plain.named_parameters()]
+    for name, tensor in plain.named_parameters():
+        assert list(MergedTensors(policy).shape(name)) == list(tensor.shape)
+        assert torch.equal(merged[name], tensor.detach())
+
+
 def test_dropout_draws_anew_in_each_step(tokenizer, examples, tmp_path):
     _, dropped = train(tokenizer, examples, tmp_path / "a", settings(adapter_dropout=0.5))
     _, whole = train(tokenizer, examples, tmp_path / "b", settings())
