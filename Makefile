@@ -35,7 +35,7 @@ check: setup ## Lint, formatting, types, import direction
 bench: setup ## Run all benchmarks, 45 minutes on 2 idle cores: ROWS=math_train.jsonl.gz, QUICK=1
 	$(PYTHON_IN_VENV) -m tests.benchmarks $(if $(ROWS),--rows $(ROWS)) $(if $(QUICK),--quick)
 
-gpu-check: ## Acceptance on this machine's GPUs: 12 minutes on one, 20 on two (uv sync --extra vllm)
+gpu-check: ## Acceptance on this machine's GPUs: 14 minutes on one, 22 on two (uv sync --extra vllm)
 	$(PYTHON_IN_VENV) -m tests.gpu $(ARGS)
 
 clean: ## Remove caches; environment, results and models stay

@@ -169,9 +169,14 @@ def _nest(keys: list[str], value: Any) -> dict[str, Any]:
     return value
 
 
+_RENAMED = {"train.bf16_autocast": "train.compute_dtype: bfloat16 for true, float32 for false"}
+
+
 def _explain(error: Any) -> str:
     path = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
+        if path in _RENAMED:
+            return f"{path}: is now {_RENAMED[path]}"
         close = difflib.get_close_matches(path, list(_known_paths(Config)), n=1, cutoff=0.5)
         hint = f"; did you mean '{close[0]}'?" if close else ""
         return f"{path}: unknown key{hint}"

@@ -71,7 +71,10 @@ class BoundedServer:
             if url.endswith(RECEIVE):
                 # The main thread is sending them meanwhile, over NCCL, which waits for ever for a
                 # server that does not listen, and which nothing interrupts.
-                LOGGER.critical("the server did not take the weights, so the run ends: %s", error)
+                LOGGER.critical(
+                    "the server did not take the weights, so the run ends: %s; its own log says "
+                    "why, then --resume goes on", error, exc_info=error,
+                )  # fmt: skip
                 os._exit(1)
             raise
         if url.endswith("/reset_prefix_cache") and not answer.get("success", True):

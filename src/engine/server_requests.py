@@ -8,7 +8,13 @@ from typing import Any, Self
 
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3.exceptions import MaxRetryError, ReadTimeoutError, ResponseError
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    MaxRetryError,
+    NewConnectionError,
+    ReadTimeoutError,
+    ResponseError,
+)
 from urllib3.response import BaseHTTPResponse
 from urllib3.util.retry import Retry
 
@@ -78,7 +84,7 @@ class _Bounded(HTTPAdapter):
 
 
 class _UnlessSilent(Retry):
-    """Tries again what failed, but for a server that let the deadline pass, or lost weights."""
+    """Tries again what failed, unless the deadline has passed or weights were to be taken."""
 
     def increment(
         self,
@@ -91,7 +97,9 @@ class _UnlessSilent(Retry):
     ) -> Self:
         if isinstance(error, ReadTimeoutError):
             raise error
-        if response is not None and url and url.endswith(RECEIVE):
+        unasked = isinstance(error, (NewConnectionError, ConnectTimeoutError))
+        if url and url.endswith(RECEIVE) and not unasked:
             # Asked again it would take what is sent from the middle for the beginning.
-            raise MaxRetryError(named["_pool"], url, ResponseError(f"status {response.status}"))
+            reason = error or ResponseError(f"status {getattr(response, 'status', None)}")
+            raise MaxRetryError(named["_pool"], url, reason)
         return super().increment(method, url, response, error, *more, **named)

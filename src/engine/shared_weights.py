@@ -17,6 +17,8 @@ from safetensors import safe_open
 
 _NAMES = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32"}
 _FILE = "model.safetensors"
+# Rows whose bits are added up at once.
+_ROWS = 4096
 
 
 class SharedWeights:
@@ -84,7 +86,12 @@ def checksum(tensor: torch.Tensor) -> torch.Tensor:
     bits = torch.atleast_1d(tensor).contiguous().view({2: torch.int16, 4: torch.int32}[
         tensor.element_size()
     ])  # fmt: skip
-    rows = bits.flatten(1).sum(-1, dtype=torch.int64) if bits.dim() > 1 else bits.long()
+    # Some rows at a time: a sum makes a copy in 64 bits first.
+    rows = (
+        torch.cat([part.sum(-1, dtype=torch.int64) for part in bits.flatten(1).split(_ROWS)])
+        if bits.dim() > 1
+        else bits.long()
+    )
     return (rows * torch.arange(1, len(rows) + 1, device=rows.device)).sum()
 
 

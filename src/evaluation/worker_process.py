@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-import os
 import queue
 import signal
 import threading
@@ -20,6 +19,8 @@ from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
+import psutil
+
 from src.output.streams import Handed
 
 LOGGER = logging.getLogger(__name__)
@@ -30,12 +31,6 @@ _LOOK_EVERY_S = 1.0
 # as a whole has looked at nothing, and its worker could show nothing.
 _LONGEST_LOOK_S = 10.0
 _WARN_AT_SHARE = 0.5
-
-
-def _serve_in_group(serve: Callable[..., None], *arguments: Any) -> None:
-    """Serve in a process group of its own, with which children that hang can be ended."""
-    os.setpgid(0, 0)
-    serve(*arguments)
 
 
 class Mailbox:
@@ -112,7 +107,6 @@ class WorkerProcess:
         self.gone: str | None = None
         """Why the process is there no more, as the end of a sentence."""
         self._name, self._bell = name, bell or threading.Event()
-        self._has_children = has_children
         self.allow(allowed_s, setting)
         self._inbox: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._outbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -122,8 +116,8 @@ class WorkerProcess:
         self._silence, self._warned = Silence(), False
         mailbox = Mailbox(taken, answered, self._beats)
         self.process = context.Process(
-            target=_serve_in_group if has_children else serve,
-            args=(*((serve,) if has_children else ()), *arguments, mailbox),
+            target=serve,
+            args=(*arguments, mailbox),
             name=name,
             daemon=not has_children,  # multiprocessing lets a daemon have none
         )
@@ -167,7 +161,7 @@ class WorkerProcess:
         self._outbox.put(None)
         if grace_s:
             self.process.join(grace_s)
-        if self.process.is_alive() or self._has_children:
+        if self.process.is_alive():
             self._kill()
 
     def _ended(self) -> bool:
@@ -204,10 +198,11 @@ class WorkerProcess:
 
     def _kill(self) -> None:
         """End the process and its children, which may hang with it and hold a GPU each."""
-        self.process.kill()
-        if self._has_children and self.process.pid:
-            with suppress(ProcessLookupError):  # none is left
-                os.killpg(self.process.pid, signal.SIGKILL)
+        with suppress(psutil.NoSuchProcess):
+            children = psutil.Process(self.process.pid).children(recursive=True)
+            self.process.kill()
+            for child in children:
+                child.kill()
         self.process.join()
 
     def _carry_out(self, connection: Connection) -> None:

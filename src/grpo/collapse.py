@@ -46,12 +46,14 @@ class CollapseWatch:
             self._norms += known
             return {}
         usual_length = statistics.fmean(self._lengths)
-        usual_norm = statistics.median(self._norms or known or [0.0])
+        usual_norm = statistics.median(self._norms or [norm])
         if length < config.length_share * usual_length:
             signs["length"] = f"completions shrank to {length:.0f} tokens from {usual_length:.0f}"
         if entropy < config.entropy_nats:
             signs["entropy"] = f"token entropy fell to {entropy:.5f} nats"
-        if not known or norm > config.grad_norm_factor * usual_norm:
+        if not known:
+            signs["norm"] = f"the gradient norm is {norm}"
+        elif norm > config.grad_norm_factor * usual_norm:
             signs["norm"] = f"the gradient norm rose to {norm:.3g} from {usual_norm:.3g}"
         else:
             self._norms += known

@@ -29,8 +29,6 @@ from src.evaluation.worker_loop import (
 )
 from src.evaluation.worker_process import Mailbox
 from src.grpo.rollout_source import DrawRequest
-from src.run.devices import is_cpu
-from src.run.processes import evaluation_device
 from src.training.checkpoints import Checkpoint
 
 if TYPE_CHECKING:
@@ -79,9 +77,8 @@ class RolloutWorker:
 
     def __init__(self, config: Config, engine: VllmEngine, beat: Callable[[], None]) -> None:
         self._config, self._engine, self._beat = config, engine, beat
-        # The one GPU that this process sees, where its engine is on one.
-        on_cpu = is_cpu(evaluation_device(config))
-        self._device = torch.device("cpu" if on_cpu else "cuda")
+        # A process whose engine is on a CPU sees no GPU.
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def answer(self, request: Request) -> Answer:
         """Do what is asked for; whatever goes wrong travels to the trainer."""

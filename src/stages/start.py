@@ -265,7 +265,8 @@ def _optimizer_problems(stage: str, strategy: str, config: Config) -> Iterator[s
         )
     name = getattr(config, section).optimizer
     if (
-        config.train.compute_dtype == "float16"
+        stage in TRAINING_STAGES
+        and config.train.compute_dtype == "float16"
         and config.model.weight_dtype == "bfloat16"
         and adapter == "none"
     ):

@@ -165,21 +165,15 @@ class MergedTensors:
     def __init__(self, policy: Any) -> None:
         model = plain_policy(policy)
         layers = dict(_composed_layers(model))
-        inside = tuple(f"{name}." for name in layers)
-        whole = {id(parameter) for parameter in model.parameters()}
         # In the model's own order: an engine keeps what it gets of a layer until it has all of it.
         self._held: dict[str, Any] = {}
-        for name, module in model.named_modules():
-            if name in layers:
-                self._held[f"{name}.weight"] = module
-                bias = getattr(_base_layer(module), "bias", None)
-                if bias is not None:
-                    self._held[f"{name}.bias"] = bias
-            elif not f"{name}.".startswith(inside):
-                for own, parameter in module.named_parameters(name, recurse=False):
-                    if id(parameter) in whole:  # tied weights have one name
-                        whole.remove(id(parameter))
-                        self._held[own] = parameter
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                continue  # the adapter's own
+            published = name.replace(".base_layer.", ".")
+            layer = layers.get(published.removesuffix(".weight"))
+            is_weight = layer is not None and published.endswith(".weight")
+            self._held[published] = layer if is_weight else parameter
 
     def __contains__(self, name: str) -> bool:
         return name in self._held

@@ -96,11 +96,8 @@ def named_optimizer(
     if name == "adamw_bf16_kahan":
         from optimi import AdamW  # noqa: PLC0415
 
-        from src.run.processes import launched_sharding  # noqa: PLC0415
-
-        # Its Triton kernels, which it takes on a GPU by itself, know nothing of shards.
-        kernels = {"triton": False} if launched_sharding() else {}
-        return AdamW, settings | {"kahan_sum": True} | kernels
+        # Its Triton kernels, which it takes by itself for shards on a GPU, know nothing of shards.
+        return AdamW, settings | {"kahan_sum": True, "triton": False}
     return torch.optim.AdamW, settings | {"fused": True}
 
 

@@ -62,6 +62,11 @@ def test_all_problems_in_one_message_with_suggestions():
     assert "rnu" in message
 
 
+def test_a_renamed_key_is_told_by_its_new_name():
+    with pytest.raises(ConfigError, match=r"bf16_autocast: is now train.compute_dtype: bfloat16"):
+        load_config([], ["train.bf16_autocast=true"])
+
+
 @pytest.mark.parametrize(
     ("override", "names"),
     [

@@ -17,9 +17,11 @@ from src.run.network import free_port
 from tests.conftest import ROOT
 from tests.unit.engine.test_server_engine import SAMPLING
 
+HANGS_UP = 0
+
 
 class Server(ThreadingHTTPServer):
-    """Answers a request by the next of `codes`; None hangs until the test is over."""
+    """Answers a request by the next of `codes`; None hangs until the test is over, 0 hangs up."""
 
     daemon_threads = True
 
@@ -38,6 +40,7 @@ class Handler(BaseHTTPRequestHandler):
         self.server.asked += 1
         if code is None:
             self.server.over.wait(10)
+        if code in (None, HANGS_UP):
             return
         self.send_response(code)
         self.send_header("Content-Length", "2")
@@ -100,10 +103,11 @@ def test_a_server_that_is_busy_is_asked_again(serving):
     assert server.asked == 2
 
 
-def test_weights_are_announced_once(serving):
-    server = serving(500, 200)
+@pytest.mark.parametrize("code", [500, HANGS_UP])
+def test_weights_are_announced_once(serving, code):
+    server = serving(code, 200)
     bound_requests(session := requests.Session(), 5)
-    with pytest.raises(requests.exceptions.RetryError, match="status 500"):
+    with pytest.raises(requests.exceptions.RequestException, match="status 500|Remote end closed"):
         session.post(f"{server.url}/update_weights", json={})
     assert server.asked == 1
 

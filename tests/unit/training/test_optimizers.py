@@ -120,9 +120,8 @@ def test_optimizers_that_a_strategy_cannot_have(strategy, name, words):
 
 
 def test_a_sharded_policy_is_not_handed_to_kernels_that_know_no_shards(monkeypatch):
-    """On a GPU optimi takes Triton for DTensors too, whose pointer is null."""
+    """On a GPU optimi takes Triton by itself for DTensors, whose pointer is null."""
     importlib.import_module("optimi")
-    monkeypatch.setattr("src.run.processes.launched_sharding", lambda: "fsdp")
     monkeypatch.setattr(sys.modules["optimi.adam"], "_default_to_triton", lambda _: True)
     layer = torch.nn.Linear(4, 4).bfloat16()
     optimizer = build_optimizer(layer, settings(optimizer="adamw_bf16_kahan"))
