@@ -9,7 +9,7 @@ RUN apt-get update \
     && apt-get install -y --no-install-recommends git python3.12 python3.12-dev python3.12-venv \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --create-home --uid 10001 runner \
-    && install -d -o runner -g runner /app /app/results
+    && install -d -o runner -g runner /app /app/results /home/runner/.cache
 
 USER 10001
 WORKDIR /app

@@ -13,7 +13,7 @@ A step that finished under the same configuration is skipped, an interrupted one
 was; --fresh starts over and keeps the earlier attempt aside. --rehearse runs the whole schedule
 with a tiny model, fewer rows and smaller batches on whatever machine, in results/<run>-rehearsal;
 the report lists what ran how often beside what was planned. --hardware puts an overlay of
-config/hardware/ over the full profile: the one named, or with `auto` what suits the GPUs here.
+config/hardware/ over the full profile: the one named, or what suits the GPUs that are here.
 --seeds runs all of it once a seed; what may be said of them together is in results/<run>-seeds.
 --verify derives every figure of a finished run again from its stored completions and hashes, and
 says what does not match. --report writes the report of a run as far as it is, --compare-runs
@@ -34,7 +34,7 @@ from src.config.hardware import AUTO, HARDWARE, Hardware, choose_hardware
 from src.config.loading import ConfigError, dump_yaml, load_config, setting_keys, with_values
 from src.config.schema import Config
 from src.output.lines import brief, log_to_terminal, shown_path
-from src.run.devices import gpu_memory_gb
+from src.run.devices import gpu_memory_gb, is_cpu
 from src.run.directory import (
     FITTING_STAGES,
     GRPO_STAGE,
@@ -58,6 +58,7 @@ PROFILES = {
 }
 # Those that run on GPUs.
 LARGE = ("full", "cs336")
+NONE = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +113,13 @@ def run_all(arguments: argparse.Namespace) -> int:
     if arguments.seeds:
         return run_family(arguments)
     try:
-        hardware = chosen_hardware(arguments.hardware)
+        hardware = chosen_hardware(arguments)
         configured = {number: configure(STEPS[number], hardware, arguments)
                       for number in {0, *arguments.steps}}  # fmt: skip
         first = load_config(*configured[0])
         check_benchmarks(first, dry_run=arguments.dry_run)
+        if 3 in configured:
+            check_launch(load_config(*configured[3]), hardware, arguments)
     except (ConfigError, DataError) as error:
         LOGGER.error("%s", error)
         return 2
@@ -162,16 +165,24 @@ def run_family(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def chosen_hardware(asked: str | None) -> Hardware | None:
+def chosen_hardware(arguments: argparse.Namespace) -> Hardware | None:
     """Return the overlay for what is asked for, and say which and why; None for none.
 
     Raises:
         ConfigError: when no overlay suits the GPUs here.
     """
-    if asked is None:
+    asked = arguments.hardware
+    if asked == NONE or (asked is None and (arguments.profile not in LARGE or arguments.rehearse)):
         return None
-    hardware, why = choose_hardware(asked, gpu_memory_gb(visible_gpus()) if asked == AUTO else [])
+    cards = gpu_memory_gb(visible_gpus()) if asked in (AUTO, None) else []
+    if asked is None and not cards:
+        return None
+    hardware, why = choose_hardware(asked or AUTO, cards)
     LOGGER.info("hardware: %s, %s", hardware.file, why)
+    if len(cards) > hardware.gpus:
+        LOGGER.info(
+            "step 3 takes %d of the %d GPUs; --processes gives it more", hardware.gpus, len(cards)
+        )
     return hardware
 
 
@@ -204,6 +215,29 @@ def configure(
     # What the command line asks for wins over the search's result in a real run.
     asked = [setting.partition("=")[0].strip() for setting in arguments.set]
     return [str(overlay)], [f"{path}={_value(small, path)}" for path in asked]
+
+
+def check_launch(config: Config, hardware: Hardware | None, arguments: argparse.Namespace) -> None:
+    """Refuse a number of processes that step 3 cannot have, before the steps before it run.
+
+    Raises:
+        ConfigError: naming what there is.
+    """
+    processes = step_3_processes(hardware, arguments)
+    problems = list(config.grpo.problems(processes))
+    gpus = gpu_count()
+    if not arguments.dry_run and not is_cpu(config.devices.train) and processes > gpus:
+        problems.append(
+            f"step 3 is to run on {processes} GPUs, and {gpus} are visible; use --processes, or "
+            "another --hardware"
+        )
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def step_3_processes(hardware: Hardware | None, arguments: argparse.Namespace) -> int:
+    """Return on how many processes step 3 runs."""
+    return arguments.processes or (hardware.gpus if hardware else 1)
 
 
 def run_step(
@@ -239,7 +273,7 @@ def launch_options(
     """Return for step 3 on how many processes it runs, and how they share the policy out."""
     if not step.launcher[0].endswith(".sh"):
         return []
-    processes = arguments.processes or (hardware.gpus if hardware else 1)
+    processes = step_3_processes(hardware, arguments)
     options = [str(processes)]
     if hardware and processes > 1 and (gpu_count() or arguments.dry_run):
         options += ["--strategy", hardware.strategy]
@@ -260,8 +294,8 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--hardware",
-        choices=(AUTO, *sorted(item.name for item in HARDWARE)),
-        help="overlay for the GPUs of full and cs336; auto: by what is here",
+        choices=(AUTO, NONE, *sorted(item.name for item in HARDWARE)),
+        help="overlay for the GPUs of full and cs336 (default: auto, by what is here, if any are)",
     )
     parser.add_argument("--processes", type=int, help="processes (GPUs) of step 3 (default: 1)")
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C")

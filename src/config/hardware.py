@@ -73,5 +73,5 @@ def choose_hardware(asked: str, cards_gb: Sequence[float]) -> tuple[Hardware, st
     raise ConfigError(
         f"--hardware auto: found {found}, and the smallest overlay is made for 24 GB; look what "
         "--hardware 24gb --dry-run says of it, use CUDA_VISIBLE_DEVICES to leave a small GPU out, "
-        "or run --profile tiny"
+        "--hardware none for none, or run --profile tiny"
     )

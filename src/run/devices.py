@@ -11,6 +11,7 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from glob import glob
+from importlib.metadata import PackageNotFoundError, version
 from itertools import combinations
 from pathlib import Path
 
@@ -31,6 +32,14 @@ def present_gpus() -> int:
     # Windows' Linux subsystem has one device file for all cards.
     listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
     return listed.stdout.count("GPU ")
+
+
+def computes_on_gpus() -> bool:
+    """Tell whether the torch that is installed can use a GPU, without loading it."""
+    try:
+        return not version("torch").endswith("+cpu")
+    except PackageNotFoundError:
+        return False
 
 
 def gpu_memory_gb(names: Sequence[str]) -> list[float]:
@@ -180,6 +189,12 @@ def check_engines(
     every = [device for devices in engines for device in devices]
     for device in every:
         check_present("eval", device, gpus)
+    if any(not is_cpu(device) for device in every) and not computes_on_gpus():
+        raise ConfigError(
+            "devices.eval: this environment is for a CPU (make setup), and would compute there "
+            "whatever is asked; `uv sync --extra vllm` makes one for GPUs, and devices.train=cpu "
+            "devices.eval=cpu stays here"
+        )
     size = config.engine.tensor_parallel
     if wanted and len(engines[0]) < size:
         raise ConfigError(

@@ -219,7 +219,12 @@ class Run:
             for settings in found:
                 for name in _BENCHMARK_SETTINGS:
                     settings.pop(name, None)
-        return found[0] == found[1]
+        unread = _unread(self.stage)
+        first, second = (
+            {name: value for name, value in settings.items() if name.split(".")[0] not in unread}
+            for settings in found
+        )
+        return first == second
 
     def _changed_rewards(self, rewards: dict[str, dict[str, Any]]) -> list[str]:
         """Say which reward files are others than earlier steps had, whose hashes are kept."""
@@ -309,6 +314,13 @@ def reported_model(folder: Path, outcome: Mapping[str, Any]) -> str:
     """Return the model that a stage reported on: its own checkpoint, or what it evaluated."""
     trained = outcome["stage"] in TRAINING_STAGES
     return str(reported_checkpoint(folder, outcome)) if trained else outcome["checkpoint"]
+
+
+def _unread(stage: str) -> tuple[str, ...]:
+    """Return the sections of the configuration that a stage takes no part of."""
+    if stage not in TRAINING_STAGES:
+        return ("train", "sft", "search", "grpo")
+    return ("grpo",) if stage in FITTING_STAGES else ()
 
 
 def _settings(values: dict[str, Any]) -> dict[str, Any]:

@@ -107,6 +107,8 @@ def explain(stage: str, config: Config, shortage: Shortage, step: int | None) ->
     goes_on = (
         "--resume goes on from the last saved state" if stage in TRAINING_STAGES else "start again"
     )
+    if stage == SEARCH_STAGE:  # trials that failed count for the study's whole life
+        goes_on = "start the search over: without --resume, or run_pipeline.py --steps 1 --fresh"
     return (
         f"{stage}: memory ran out {when}, {doing}: {shortage.quote} "
         f"{_planned(stage, config)} Change, in this order: {listed}. Then {goes_on}."
@@ -233,7 +235,14 @@ def _sft_changes(stage: str, config: Config) -> Iterator[str]:
     for size in smaller(train.micro_batch_size)[:1]:
         name = "train.micro_batch_size"
         yield told(f"--set {name}={size}", with_values(config, {name: size}))
-    if takes_turns(config) and not is_cpu(config.devices.train):
+    on_gpu = not is_cpu(config.devices.train)
+    if train.optimizer == "adamw" and on_gpu:
+        name = "train.optimizer"
+        does = f"--set {name}=adamw_8bit, as a new run"
+        yield told(does, with_values(config, {name: "adamw_8bit"}))
+    if takes_turns(config) and on_gpu and config.engine.sleep == "off":
+        yield "--set engine.sleep=on, which gives the engine's memory back while the trainer trains"
+    if takes_turns(config) and on_gpu:
         card = card_memory_gib(config)
         fits = shared_fraction(config, card, before) if card else None
         now = config.engine.memory_fraction
@@ -241,7 +250,7 @@ def _sft_changes(stage: str, config: Config) -> Iterator[str]:
             f"--set engine.memory_fraction={min(fits or now, 0.7 * now):.2f} (now {now:g}, half of "
             "which evaluation takes beside the trainer), or devices.eval on a GPU of its own"
         )
-    if not is_cpu(config.devices.train) and stage != SEARCH_STAGE:
+    if on_gpu and stage != SEARCH_STAGE:
         more = f"--config_file config/accelerate/fsdp2.yaml --num_processes {2 * processes}"
         yield told(f"accelerate launch {more}", config, 2 * processes, "fsdp2")
     if train.adapter == "none" and strategy == "ddp":

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import platform
+import shutil
+import sysconfig
 from pathlib import Path
 
 import torch
@@ -42,11 +44,23 @@ def versions(device: str) -> Found:
     driver = int(card["driver_version"].split(".")[0])
     cuda = torch.version.cuda or "none"
     held = torch.cuda.is_available() and (driver >= LEAST_DRIVER or not cuda.startswith("13"))
+    if missing := missing_for_kernels():
+        return Found(False, f"kernels are built on first use, which wants {' and '.join(missing)}")
     return Found(
         held,
         f"{card['name']}, {card['memory.total']}, driver {card['driver_version']}, CUDA {cuda}, "
         f"cuDNN {torch.backends.cudnn.version()}, {said}",
     )
+
+
+def missing_for_kernels() -> list[str]:
+    """Name what Triton wants for its kernels' launchers and this machine has not."""
+    headers = Path(sysconfig.get_paths()["include"]) / "Python.h"
+    compilers = [name for name in ("gcc", "clang", "cc") if shutil.which(name)]
+    return [
+        *([] if compilers else ["a C compiler (apt install gcc)"]),
+        *([] if headers.is_file() else [f"{headers} (apt install python3-dev)"]),
+    ]
 
 
 def attention(device: str) -> Found:

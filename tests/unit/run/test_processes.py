@@ -8,8 +8,9 @@ import pytest
 
 from src.config.loading import ConfigError, with_values
 from src.config.schema import Config
+from src.run import devices as devices_module
 from src.run import processes
-from src.run.devices import engine_config
+from src.run.devices import computes_on_gpus, engine_config
 from src.run.processes import (
     check_devices,
     check_wandb,
@@ -33,6 +34,7 @@ def machine(monkeypatch):
 
     def say(cards: int, visible: str | None = None, launched: int = 1) -> None:
         monkeypatch.setattr(processes, "present_gpus", lambda: cards)
+        monkeypatch.setattr(devices_module, "computes_on_gpus", lambda: True)
         monkeypatch.setattr(processes, "_VISIBLE_AT_START", visible)
         monkeypatch.setenv("LOCAL_WORLD_SIZE", str(launched))
 
@@ -172,6 +174,15 @@ def test_several_trainers_and_an_evaluation_worker_share_no_gpu(machine, evaluat
     check_devices(config, beside=False)  # step 3 has its engine inside the trainer
     machine(3, None, launched=2)
     check_devices(configured())
+
+
+def test_an_environment_for_a_cpu_is_not_taken_for_one_of_gpus(machine, monkeypatch):
+    """vLLM's build for a CPU would compute there, whatever device is named."""
+    machine(1)
+    monkeypatch.setattr(devices_module, "computes_on_gpus", computes_on_gpus)
+    with pytest.raises(ConfigError, match=r"is for a CPU .*uv sync --extra vllm"):
+        check_devices(configured())
+    check_devices(configured("cpu", "cpu"))
 
 
 def test_an_engine_that_step_3_does_not_start_may_be_too_large(machine):

@@ -118,7 +118,7 @@ def test_the_pipeline_says_what_it_chose_and_starts_step_3_by_it(monkeypatch, ca
     monkeypatch.setattr(run_pipeline, "gpu_memory_gb", lambda _: [23.99, 23.99])
     monkeypatch.setattr("sys.argv", ["run_pipeline.py", "--hardware", "auto", "--dry-run"])
     arguments = run_pipeline.parse_arguments()
-    hardware = run_pipeline.chosen_hardware(arguments.hardware)
+    hardware = run_pipeline.chosen_hardware(arguments)
     assert "hardware: config/hardware/2x24gb.yaml, found 2 GPUs of 24.0 and 24.0 GB" in caplog.text
     files, _ = run_pipeline.configure(run_pipeline.STEPS[3], hardware, arguments)
     assert files == ["config/grpo_config.yaml", "config/hardware/2x24gb.yaml"]
@@ -126,3 +126,45 @@ def test_the_pipeline_says_what_it_chose_and_starts_step_3_by_it(monkeypatch, ca
     options = [run_pipeline.launch_options(step, hardware, arguments) for step in steps]
     assert options == [[], [], [], ["2", "--strategy", "fsdp2"]]
     assert run_pipeline.launch_options(steps[3], None, arguments) == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("options", "cards", "name"),
+    [
+        ([], [23.99], "24gb"),
+        (["--profile", "cs336"], [79.6], "80gb"),
+        ([], [], None),
+        (["--hardware", "none"], [23.99], None),
+        (["--rehearse"], [23.99], None),
+        (["--profile", "tiny"], [23.99], None),
+    ],
+)
+def test_a_large_profile_takes_the_overlay_for_the_gpus_that_are_here(
+    monkeypatch, options, cards, name
+):
+    monkeypatch.setattr(run_pipeline, "visible_gpus", lambda: [str(n) for n in range(len(cards))])
+    monkeypatch.setattr(run_pipeline, "gpu_memory_gb", lambda _: cards)
+    monkeypatch.setattr("sys.argv", ["run_pipeline.py", *options])
+    hardware = run_pipeline.chosen_hardware(run_pipeline.parse_arguments())
+    assert (hardware.name if hardware else None) == name
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--hardware", "80gb", "--processes", "3"], "choose a divisor"),
+        (["--hardware", "80gb", "--processes", "4"], "is to run on 4 GPUs, and 1 are visible"),
+        (["--hardware", "2x24gb", "--rehearse"], "is to run on 2 GPUs, and 1 are visible"),
+    ],
+)
+def test_what_step_3_cannot_have_is_refused_before_step_0(
+    monkeypatch, caplog, tmp_path, options, said
+):
+    monkeypatch.setattr(run_pipeline, "gpu_count", lambda: 1)
+    monkeypatch.setattr("src.stages.rehearsal.gpu_count", lambda: 1)
+    monkeypatch.setattr(run_pipeline, "run_command", lambda _: pytest.fail("a step was started"))
+    source = [f"run.output_root={tmp_path}", "data.source=synthetic"]
+    more = [part for value in source for part in ("--set", value)]
+    monkeypatch.setattr("sys.argv", ["run_pipeline.py", "--profile", "full", *options, *more])
+    assert run_pipeline.run_all(run_pipeline.parse_arguments()) == 2
+    assert said in caplog.text

@@ -140,3 +140,23 @@ def test_a_folder_is_worked_on_by_one_process_at_a_time(tmp_path):
     Run("step2_sft", config).begin(data=NO_DATA, model="m")
     first.finish()
     Run("step3_GRPO", config, resume=True).begin(data=NO_DATA, model="m")
+
+
+@pytest.mark.parametrize(
+    ("stage", "changed", "same"),
+    [
+        ("step0_baseline", {"train.optimizer": "adamw_8bit", "grpo.steps": 7}, True),
+        ("step0_baseline", {"sampling.temperature": 0.5}, False),
+        ("step2_sft", {"grpo.adapter": "lora"}, True),
+        ("step2_sft", {"train.optimizer": "adamw_8bit"}, False),
+        ("step3_GRPO", {"grpo.steps": 7}, False),
+    ],
+)
+def test_a_stage_goes_on_under_other_settings_of_later_stages(tmp_path, stage, changed, same):
+    """What a larger card or a second try at step 3 changes costs no baseline."""
+    config = with_values(Config(), {"run.output_root": str(tmp_path)})
+    first = Run(stage, config)
+    first.begin(data=NO_DATA, model="m")
+    first.finish()
+    later = Run(stage, with_values(config, changed), resume=True)
+    assert later.already_finished() == same

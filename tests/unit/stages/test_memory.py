@@ -144,30 +144,33 @@ def measured_gib(config, one: Pass, shape) -> float:
     model = adapted(model, one.adapter, 1)
     ids = torch.zeros(1, one.tokens, dtype=torch.long)
     wanted = torch.arange(one.targets), torch.zeros(one.targets, dtype=torch.long)
+    for parameter in filter(lambda each: each.requires_grad, model.parameters()):
+        # Fake gradients would be added up in a third place.
+        parameter.register_post_accumulate_grad_hook(_drop_gradient)
+
+    def micro_batch():
+        with autocast_to(config.train.compute_dtype, torch.device("cpu")):
+            if one.loss == "chunked":
+                loss = model(input_ids=ids, targets=wanted).nll
+            else:
+                states = model.get_decoder()(input_ids=ids).last_hidden_state
+                hidden, head = states[0, : one.targets].clone(), model.get_output_embeddings()
+                del states
+                loss = trl_head.ChunkedLogProbFunction.apply(
+                    hidden, head.weight, None, wanted[1], 1.0, 32768, None, 1.0,
+                    ("log_probs", "entropy"),
+                )[0].sum()  # fmt: skip
+                del hidden
+        loss.backward()
+
+    micro_batch()  # the first of a process holds on to more
     alive = Alive()
     with alive:
         for tensor in (*model.parameters(), *model.buffers()):
             alive.note(tensor)
-        for parameter in filter(
-            lambda each: each.requires_grad, model.parameters()
-        ):  # fake gradients would be added up in a third place
-            parameter.register_post_accumulate_grad_hook(_drop_gradient)
         held = alive.now
         for _ in range(2):
-            with autocast_to(config.train.compute_dtype, torch.device("cpu")):
-                if one.loss == "chunked":
-                    loss = model(input_ids=ids, targets=wanted).nll
-                else:
-                    states = model.get_decoder()(input_ids=ids).last_hidden_state
-                    hidden, head = states[0, : one.targets].clone(), model.get_output_embeddings()
-                    del states
-                    loss = trl_head.ChunkedLogProbFunction.apply(
-                        hidden, head.weight, None, wanted[1], 1.0, 32768, None, 1.0,
-                        ("log_probs", "entropy"),
-                    )[0].sum()  # fmt: skip
-                    del hidden
-            loss.backward()
-            del loss
+            micro_batch()
     return (alive.peak - held) / GIB
 
 
@@ -435,7 +438,7 @@ def test_errors_about_memory_are_told_by_their_words(text, kind, in_engine):
          "less than desired GPU memory", ["grpo.engine_memory_fraction=0.25", "micro_batch_size=4",
                                           "engine.sleep=on"]),
         ("step2_sft", settings("devices.eval=cuda:1", stage="sft"), CUDA_TEXT,
-         ["train.micro_batch_size=4", "--num_processes 2", "train.adapter=lora"]),
+         ["train.micro_batch_size=4", "train.optimizer=adamw_8bit", "--num_processes 2"]),
         ("step2_sft", settings("devices.eval=cuda:0", stage="sft"),
          f"could not be scored:\ntorch.OutOfMemoryError: {CUDA_TEXT}",
          ["engine.memory_fraction=0.70", "devices.eval", "engine.max_sequences=128"]),
@@ -452,6 +455,15 @@ def test_three_changes_in_order(stage, config, text, changes):
     for start, end, change in zip(places, [*places[1:], len(said)], changes, strict=True):
         assert change in said[start:end], said
     assert ("--resume goes on" in said) == (stage != "step0_baseline")
+
+
+def test_a_search_that_ran_out_of_memory_is_started_over():
+    """Its failed trials count on, so that it would end at once."""
+    failed = f"4 trials failed: OutOfMemoryError: {CUDA_TEXT}"
+    shortage = find_shortage(RuntimeError(failed))
+    said = explain("step1_sft_hyper", settings(stage="sft_hyper"), shortage, step=None)
+    assert "Then start the search over: without --resume" in said
+    assert "--resume goes on" not in said
 
 
 def test_a_stage_that_runs_out_of_memory_ends_with_one_paragraph(tmp_path, capsys, caplog):
