@@ -30,11 +30,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from src.benchmarks.running import check_benchmarks, run_benchmarks
-from src.config.hardware import AUTO, HARDWARE, Hardware, choose_hardware
+from src.config.hardware import AUTO, HARDWARE, Hardware
 from src.config.loading import ConfigError, dump_yaml, load_config, setting_keys, with_values
 from src.config.schema import Config
 from src.output.lines import brief, log_to_terminal, shown_path
-from src.run.devices import gpu_memory_gb, is_cpu
+from src.pipeline.launching import NONE, check_launch, chosen_hardware, step_3_launch
 from src.run.directory import (
     FITTING_STAGES,
     GRPO_STAGE,
@@ -42,7 +42,7 @@ from src.run.directory import (
     pipeline_folder,
 )
 from src.run.files import write_text_atomic
-from src.run.processes import gpu_count, visible_gpus
+from src.run.processes import gpu_count
 from src.run.stopping import GRACE_S, run_command, stoppable
 from src.seeds.family import OPTION, Family, parse_seeds, run_seeds, without_seeds
 from src.stages.promises import broken_promises
@@ -58,7 +58,6 @@ PROFILES = {
 }
 # Those that run on GPUs.
 LARGE = ("full", "cs336")
-NONE = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +112,14 @@ def run_all(arguments: argparse.Namespace) -> int:
     if arguments.seeds:
         return run_family(arguments)
     try:
-        hardware = chosen_hardware(arguments)
+        hardware = chosen_hardware(arguments.hardware, laid_out_for(arguments))
         configured = {number: configure(STEPS[number], hardware, arguments)
                       for number in {0, *arguments.steps}}  # fmt: skip
         first = load_config(*configured[0])
         check_benchmarks(first, dry_run=arguments.dry_run)
         if 3 in configured:
-            check_launch(load_config(*configured[3]), hardware, arguments)
+            launch = step_3_launch(hardware, arguments.processes)
+            check_launch(load_config(*configured[3]), launch, planning=arguments.dry_run)
     except (ConfigError, DataError) as error:
         LOGGER.error("%s", error)
         return 2
@@ -165,25 +165,11 @@ def run_family(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def chosen_hardware(arguments: argparse.Namespace) -> Hardware | None:
-    """Return the overlay for what is asked for, and say which and why; None for none.
-
-    Raises:
-        ConfigError: when no overlay suits the GPUs here.
-    """
-    asked = arguments.hardware
-    if asked == NONE or (asked is None and (arguments.profile not in LARGE or arguments.rehearse)):
+def laid_out_for(arguments: argparse.Namespace) -> Config | None:
+    """Return the configuration that an overlay is chosen for unasked; None where none is."""
+    if arguments.profile not in LARGE or arguments.rehearse:
         return None
-    cards = gpu_memory_gb(visible_gpus()) if asked in (AUTO, None) else []
-    if asked is None and not cards:
-        return None
-    hardware, why = choose_hardware(asked or AUTO, cards)
-    LOGGER.info("hardware: %s, %s", hardware.file, why)
-    if len(cards) > hardware.gpus:
-        LOGGER.info(
-            "step 3 takes %d of the %d GPUs; --processes gives it more", hardware.gpus, len(cards)
-        )
-    return hardware
+    return load_config([f"{PROFILES[arguments.profile]}/{STEPS[0].config}"], arguments.set)
 
 
 def configure(
@@ -215,29 +201,6 @@ def configure(
     # What the command line asks for wins over the search's result in a real run.
     asked = [setting.partition("=")[0].strip() for setting in arguments.set]
     return [str(overlay)], [f"{path}={_value(small, path)}" for path in asked]
-
-
-def check_launch(config: Config, hardware: Hardware | None, arguments: argparse.Namespace) -> None:
-    """Refuse a number of processes that step 3 cannot have, before the steps before it run.
-
-    Raises:
-        ConfigError: naming what there is.
-    """
-    processes = step_3_processes(hardware, arguments)
-    problems = list(config.grpo.problems(processes))
-    gpus = gpu_count()
-    if not arguments.dry_run and not is_cpu(config.devices.train) and processes > gpus:
-        problems.append(
-            f"step 3 is to run on {processes} GPUs, and {gpus} are visible; use --processes, or "
-            "another --hardware"
-        )
-    if problems:
-        raise ConfigError("\n".join(problems))
-
-
-def step_3_processes(hardware: Hardware | None, arguments: argparse.Namespace) -> int:
-    """Return on how many processes step 3 runs."""
-    return arguments.processes or (hardware.gpus if hardware else 1)
 
 
 def run_step(
@@ -273,11 +236,10 @@ def launch_options(
     """Return for step 3 on how many processes it runs, and how they share the policy out."""
     if not step.launcher[0].endswith(".sh"):
         return []
-    processes = step_3_processes(hardware, arguments)
-    options = [str(processes)]
-    if hardware and processes > 1 and (gpu_count() or arguments.dry_run):
-        options += ["--strategy", hardware.strategy]
-    return options
+    launch = step_3_launch(hardware, arguments.processes)
+    if hardware and launch.processes > 1 and (gpu_count() or arguments.dry_run):
+        return [str(launch.processes), "--strategy", launch.strategy]
+    return [str(launch.processes)]
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -295,7 +257,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--hardware",
         choices=(AUTO, NONE, *sorted(item.name for item in HARDWARE)),
-        help="overlay for the GPUs of full and cs336 (default: auto, by what is here, if any are)",
+        help="overlay of full and cs336 (default: what suits the GPUs here; with --rehearse none)",
     )
     parser.add_argument("--processes", type=int, help="processes (GPUs) of step 3 (default: 1)")
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C")
@@ -331,7 +293,7 @@ def parse_arguments() -> argparse.Namespace:
         "--resume", action="store_true", help="go on with an existing run (the default)"
     )
     arguments = parser.parse_args()
-    if arguments.hardware and arguments.profile not in LARGE:
+    if arguments.hardware not in (None, NONE) and arguments.profile not in LARGE:
         parser.error(f"--hardware is for {' and '.join(LARGE)}; the other profiles run on a CPU")
     if not set(arguments.steps) <= set(range(len(STEPS))):
         parser.error("--steps takes numbers from 0 to 3, such as 2,3")

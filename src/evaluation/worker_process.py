@@ -90,7 +90,7 @@ class WorkerProcess:
         allowed_s: longest silence.
         setting: that `allowed_s` is the value of.
         bell: set whenever an answer has come, or the last one; for who waits for several processes.
-        has_children: the process will start some itself.
+        has_children: the process will start some itself; they end when it does.
     """
 
     def __init__(
@@ -107,6 +107,7 @@ class WorkerProcess:
         self.gone: str | None = None
         """Why the process is there no more, as the end of a sentence."""
         self._name, self._bell = name, bell or threading.Event()
+        self._has_children, self._children = has_children, list[psutil.Process]()
         self.allow(allowed_s, setting)
         self._inbox: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._outbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -161,7 +162,7 @@ class WorkerProcess:
         self._outbox.put(None)
         if grace_s:
             self.process.join(grace_s)
-        if self.process.is_alive():
+        if self.process.is_alive() or self._children:
             self._kill()
 
     def _ended(self) -> bool:
@@ -178,6 +179,7 @@ class WorkerProcess:
 
     def _silent(self) -> bool:
         """Tell whether the process has been silent for too long; then it is killed."""
+        self._look_for_children()
         seconds = self._silence.look(self._beats.value)
         if self.gone is not None or seconds < _WARN_AT_SHARE * self._allowed_s:
             self._warned = False
@@ -198,12 +200,19 @@ class WorkerProcess:
 
     def _kill(self) -> None:
         """End the process and its children, which may hang with it and hold a GPU each."""
-        with suppress(psutil.NoSuchProcess):
-            children = psutil.Process(self.process.pid).children(recursive=True)
-            self.process.kill()
-            for child in children:
+        self._look_for_children()
+        self.process.kill()
+        for child in self._children:
+            with suppress(psutil.NoSuchProcess):
                 child.kill()
+        self._children = []
         self.process.join()
+
+    def _look_for_children(self) -> None:
+        """Remember who is to end with the process: once it is gone nothing tells any more."""
+        if self._has_children and self.process.is_alive():
+            with suppress(psutil.NoSuchProcess):
+                self._children = psutil.Process(self.process.pid).children(recursive=True)
 
     def _carry_out(self, connection: Connection) -> None:
         with connection:

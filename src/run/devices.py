@@ -189,12 +189,6 @@ def check_engines(
     every = [device for devices in engines for device in devices]
     for device in every:
         check_present("eval", device, gpus)
-    if any(not is_cpu(device) for device in every) and not computes_on_gpus():
-        raise ConfigError(
-            "devices.eval: this environment is for a CPU (make setup), and would compute there "
-            "whatever is asked; `uv sync --extra vllm` makes one for GPUs, and devices.train=cpu "
-            "devices.eval=cpu stays here"
-        )
     size = config.engine.tensor_parallel
     if wanted and len(engines[0]) < size:
         raise ConfigError(
@@ -213,13 +207,21 @@ def check_engines(
 
 
 def check_present(role: str, device: str, gpus: int) -> None:
-    """Refuse a GPU that is not there.
+    """Refuse a GPU that is not there, or that this environment cannot use.
 
     Raises:
         ConfigError: naming it, what there is, and the setting to change.
     """
     index = device_index(device, f"devices.{role}")
-    if index is None or index < gpus:
+    if index is None:
+        return
+    if index < gpus and not computes_on_gpus():
+        raise ConfigError(
+            f"devices.{role}: {device}, but this environment is for a CPU (make setup), and vLLM "
+            "would compute there whatever is asked; `uv sync --extra vllm` makes one for GPUs, and "
+            "--set devices.train=cpu --set devices.eval=cpu stays here"
+        )
+    if index < gpus:
         return
     if gpus == 0:
         raise ConfigError(

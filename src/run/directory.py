@@ -197,13 +197,15 @@ class Run:
             LOGGER.info("joining %s on devices or with memory of its own", self.folder)
         elif self._same_settings(recorded):
             write_text_atomic(recorded, text)
-            LOGGER.info("going on in %s with other settings of its memory or patience", self.folder)
+            others = "memory, patience or later stages"
+            LOGGER.info("going on in %s with other settings of %s", self.folder, others)
         else:
             wish = "a shared search" if self.shared else "--resume"
             over = ", or start over without --resume (run_pipeline.py --fresh)"
             raise ConfigError(
                 f"{self.folder}: {wish} needs the configuration the run was started with "
-                f"({recorded}); use it, or another run.name{'' if self.shared else over}"
+                f"({recorded}), and the --hardware; use them, or another run.name"
+                f"{'' if self.shared else over}"
             )
 
     @property

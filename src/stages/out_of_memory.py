@@ -29,7 +29,7 @@ from src.stages.cards import (
     planned_fraction,
     smaller,
 )
-from src.stages.evaluation_engine import shared_fraction
+from src.stages.evaluation_engine import evaluation_sleeps, shared_fraction
 from src.stages.memory import GIB, grpo_memory_gib, training_memory_gib
 from src.stages.model_shape import model_shape
 from src.stages.plan import listed_gib
@@ -108,7 +108,10 @@ def explain(stage: str, config: Config, shortage: Shortage, step: int | None) ->
         "--resume goes on from the last saved state" if stage in TRAINING_STAGES else "start again"
     )
     if stage == SEARCH_STAGE:  # trials that failed count for the study's whole life
-        goes_on = "start the search over: without --resume, or run_pipeline.py --steps 1 --fresh"
+        goes_on = "start the search over, " + (
+            "under another run.name" if config.search.shared
+            else "by the same command without --resume, or with --fresh"
+        )  # fmt: skip
     return (
         f"{stage}: memory ran out {when}, {doing}: {shortage.quote} "
         f"{_planned(stage, config)} Change, in this order: {listed}. Then {goes_on}."
@@ -236,11 +239,7 @@ def _sft_changes(stage: str, config: Config) -> Iterator[str]:
         name = "train.micro_batch_size"
         yield told(f"--set {name}={size}", with_values(config, {name: size}))
     on_gpu = not is_cpu(config.devices.train)
-    if train.optimizer == "adamw" and on_gpu:
-        name = "train.optimizer"
-        does = f"--set {name}=adamw_8bit, as a new run"
-        yield told(does, with_values(config, {name: "adamw_8bit"}))
-    if takes_turns(config) and on_gpu and config.engine.sleep == "off":
+    if takes_turns(config) and on_gpu and not evaluation_sleeps(config):
         yield "--set engine.sleep=on, which gives the engine's memory back while the trainer trains"
     if takes_turns(config) and on_gpu:
         card = card_memory_gib(config)
@@ -250,6 +249,10 @@ def _sft_changes(stage: str, config: Config) -> Iterator[str]:
             f"--set engine.memory_fraction={min(fits or now, 0.7 * now):.2f} (now {now:g}, half of "
             "which evaluation takes beside the trainer), or devices.eval on a GPU of its own"
         )
+    if train.optimizer == "adamw" and train.adapter == "none" and on_gpu and strategy == "ddp":
+        name = "train.optimizer"
+        does = f"--set {name}=adamw_8bit, as a new run"
+        yield told(does, with_values(config, {name: "adamw_8bit"}))
     if on_gpu and stage != SEARCH_STAGE:
         more = f"--config_file config/accelerate/fsdp2.yaml --num_processes {2 * processes}"
         yield told(f"accelerate launch {more}", config, 2 * processes, "fsdp2")

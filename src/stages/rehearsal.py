@@ -14,7 +14,7 @@ from src.config.loading import ConfigError, with_values
 from src.config.schema import Config, Rehearsal
 from src.config.training import Choices, Scalar
 from src.data.row_counts import sft_rows, test_rows, train_rows
-from src.run.devices import available_cores
+from src.run.devices import available_cores, computes_on_gpus
 from src.run.processes import gpu_count
 
 MODEL = "assets/tiny_base"
@@ -50,7 +50,7 @@ def devices_here(*, side_by_side: bool) -> dict[str, Any]:
         side_by_side: trainer and evaluation worker both compute in this step; on a CPU each gets
             cores of its own.
     """
-    if gpu_count():
+    if gpu_count() and computes_on_gpus():
         return {"devices.train": "cuda:0", "devices.eval": "auto", "engine.tensor_parallel": 1}
     cores = available_cores()
     half = len(cores) // 2

@@ -208,7 +208,7 @@ def _stage_problems(stage: str, config: Config) -> Iterator[str]:
             )
         yield from reward_problems(config)
         yield from _split_problems(config)
-    yield from _optimizer_problems(stage, launched_strategy(), config)
+    yield from optimizer_problems(stage, launched_strategy(), config)
     zero = stage == GRPO_STAGE and launched_strategy().startswith("zero")
     if zero and config.grpo.memory_rehearsal == "on":
         yield (
@@ -253,7 +253,7 @@ def _split_problems(config: Config) -> Iterator[str]:
         )
 
 
-def _optimizer_problems(stage: str, strategy: str, config: Config) -> Iterator[str]:
+def optimizer_problems(stage: str, strategy: str, config: Config) -> Iterator[str]:
     """Say which optimizers a strategy or a type cannot have."""
     section = "grpo" if stage == GRPO_STAGE else "train"
     adapter = getattr(config, section).adapter

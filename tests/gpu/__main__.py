@@ -18,12 +18,12 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from glob import glob
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from src.run.devices import present_gpus
 from tests.gpu.checks import CHECKS, Check
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,7 +54,7 @@ def main() -> int:
     print(
         f"{len(held)} held, {len(failed)} did not {failed or ''}, {skipped} skipped; {given.output}"
     )
-    if not held and not failed and present_gpus():
+    if not device and glob("/dev/nvidia[0-9]*"):
         print("there are GPUs in /dev, and no nvidia-smi to ask about them: nothing was checked")
         return 1
     return int(bool(failed))

@@ -80,7 +80,9 @@ def test_stages_take_the_commands_of_their_checks(commands: list[list[str]]):
             assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
 
 
-@pytest.mark.parametrize("module", ["tests.gpu.torch_checks", "tests.benchmarks.gpu_sft"])
+@pytest.mark.parametrize(
+    "module", ["tests.gpu.torch_checks", "tests.benchmarks.gpu_sft", "tests.gpu.__main__"]
+)
 def test_checks_of_torch_alone_need_nothing_else(module: str):
     code = f"""
 import builtins, sys

@@ -27,7 +27,7 @@ LEVELS = (
     ("eval_worker", "rewards", "objective"),
     ("benchmarks", "seeds"),
     ("stages",),
-    ("sft",),
+    ("sft", "pipeline"),
     ("search", "grpo"),
     ("report",),
     ("viewing",),

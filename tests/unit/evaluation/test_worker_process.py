@@ -41,8 +41,9 @@ def hangs(mailbox: Mailbox) -> None:
 
 
 def hangs_with_a_child(mailbox: Mailbox) -> None:
-    child = subprocess.Popen(["sleep", "600"])
-    mailbox.send(child.pid)
+    children = [subprocess.Popen(["sleep", seconds]) for seconds in ("600", "0.01", "600")]
+    children[1].wait()
+    mailbox.send([child.pid for child in children])
     time.sleep(600)
 
 
@@ -123,20 +124,25 @@ def lives(pid: int) -> bool:
     return False
 
 
-@pytest.mark.parametrize("way", ["silence", "stop"])
+@pytest.mark.parametrize("way", ["silence", "stop", "its own death"])
 def test_children_are_killed_with_their_process(way):
     """Those of an engine on several GPUs hold one each."""
     worker = started(hangs_with_a_child, has_children=True)
-    child = worker.receive()
-    assert lives(child)
+    first, gone, last = worker.receive()
+    assert (lives(first), lives(gone), lives(last)) == (True, False, True)
     if way == "silence":
         worker.allow(0.5, SETTING)
         assert worker.receive() is None
+    elif way == "its own death":
+        assert not worker.has_news()  # it looks
+        os.kill(worker.process.pid, signal.SIGKILL)
+        assert worker.receive() is None
     worker.stop()
     ends = time.monotonic() + 5
-    while lives(child) and time.monotonic() < ends:
+    while (lives(first) or lives(last)) and time.monotonic() < ends:
         time.sleep(0.02)
-    assert not lives(child)
+    assert not lives(first)
+    assert not lives(last)
 
 
 def test_a_process_that_shows_signs_of_life_is_waited_for():

@@ -180,9 +180,14 @@ def test_an_environment_for_a_cpu_is_not_taken_for_one_of_gpus(machine, monkeypa
     """vLLM's build for a CPU would compute there, whatever device is named."""
     machine(1)
     monkeypatch.setattr(devices_module, "computes_on_gpus", computes_on_gpus)
-    with pytest.raises(ConfigError, match=r"is for a CPU .*uv sync --extra vllm"):
-        check_devices(configured())
+    monkeypatch.setattr(devices_module, "version", lambda _: "2.13.0+cpu")
+    for train, evaluation in (("cuda:0", "auto"), ("cuda:0", "cpu"), ("cpu", "cuda:0")):
+        with pytest.raises(ConfigError, match=r"is for a CPU .*uv sync --extra vllm"):
+            check_devices(configured(train, evaluation))
     check_devices(configured("cpu", "cpu"))
+    for built in ("2.13.0", "2.13.0+cu130"):
+        monkeypatch.setattr(devices_module, "version", lambda _, built=built: built)
+        check_devices(configured())
 
 
 def test_an_engine_that_step_3_does_not_start_may_be_too_large(machine):

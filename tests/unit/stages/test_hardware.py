@@ -7,6 +7,8 @@ import pytest
 import run_pipeline
 from src.config.hardware import HARDWARE, choose_hardware
 from src.config.loading import ConfigError, load_config
+from src.pipeline import launching
+from src.stages import rehearsal
 from src.stages.cards import engine_need, engine_sleeps, planned_fraction, usable_gib
 from src.stages.evaluation_engine import beside_training
 from src.stages.memory import grpo_between_steps_gib, grpo_memory_gib
@@ -112,13 +114,25 @@ def test_nothing_that_suits_is_said():
         choose_hardware("auto", [23.99, 15.9])
 
 
+def asked(monkeypatch, *options):
+    monkeypatch.setattr("sys.argv", ["run_pipeline.py", *options])
+    return run_pipeline.parse_arguments()
+
+
+def with_cards(monkeypatch, cards):
+    monkeypatch.setattr(launching, "visible_gpus", lambda: [str(n) for n in range(len(cards))])
+    monkeypatch.setattr(launching, "gpu_memory_gb", lambda _: cards)
+    for module in (launching, rehearsal):
+        monkeypatch.setattr(module, "gpu_count", lambda: len(cards))
+    monkeypatch.setattr("src.run.devices.computes_on_gpus", lambda: True)
+    monkeypatch.setattr(rehearsal, "computes_on_gpus", lambda: True)
+
+
 def test_the_pipeline_says_what_it_chose_and_starts_step_3_by_it(monkeypatch, caplog):
     caplog.set_level("INFO")
-    monkeypatch.setattr(run_pipeline, "visible_gpus", lambda: ["0", "1"])
-    monkeypatch.setattr(run_pipeline, "gpu_memory_gb", lambda _: [23.99, 23.99])
-    monkeypatch.setattr("sys.argv", ["run_pipeline.py", "--hardware", "auto", "--dry-run"])
-    arguments = run_pipeline.parse_arguments()
-    hardware = run_pipeline.chosen_hardware(arguments)
+    with_cards(monkeypatch, [23.99, 23.99])
+    arguments = asked(monkeypatch, "--hardware", "auto", "--dry-run")
+    hardware = launching.chosen_hardware(arguments.hardware, None)
     assert "hardware: config/hardware/2x24gb.yaml, found 2 GPUs of 24.0 and 24.0 GB" in caplog.text
     files, _ = run_pipeline.configure(run_pipeline.STEPS[3], hardware, arguments)
     assert files == ["config/grpo_config.yaml", "config/hardware/2x24gb.yaml"]
@@ -134,37 +148,40 @@ def test_the_pipeline_says_what_it_chose_and_starts_step_3_by_it(monkeypatch, ca
         ([], [23.99], "24gb"),
         (["--profile", "cs336"], [79.6], "80gb"),
         ([], [], None),
+        ([], [22.5], None),
         (["--hardware", "none"], [23.99], None),
+        (["--set", "devices.train=cpu", "--set", "devices.eval=cpu"], [23.99], None),
         (["--rehearse"], [23.99], None),
         (["--profile", "tiny"], [23.99], None),
+        (["--profile", "tiny", "--hardware", "none"], [23.99], None),
     ],
 )
 def test_a_large_profile_takes_the_overlay_for_the_gpus_that_are_here(
     monkeypatch, options, cards, name
 ):
-    monkeypatch.setattr(run_pipeline, "visible_gpus", lambda: [str(n) for n in range(len(cards))])
-    monkeypatch.setattr(run_pipeline, "gpu_memory_gb", lambda _: cards)
-    monkeypatch.setattr("sys.argv", ["run_pipeline.py", *options])
-    hardware = run_pipeline.chosen_hardware(run_pipeline.parse_arguments())
+    with_cards(monkeypatch, cards)
+    arguments = asked(monkeypatch, *options)
+    default = run_pipeline.laid_out_for(arguments)
+    hardware = launching.chosen_hardware(arguments.hardware, default)
     assert (hardware.name if hardware else None) == name
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "cards", "said"),
     [
-        (["--hardware", "80gb", "--processes", "3"], "choose a divisor"),
-        (["--hardware", "80gb", "--processes", "4"], "is to run on 4 GPUs, and 1 are visible"),
-        (["--hardware", "2x24gb", "--rehearse"], "is to run on 2 GPUs, and 1 are visible"),
+        ([], [], "no visible GPU. Run the CPU profile"),
+        (["--processes", "3"], [79.6], "choose a divisor"),
+        (["--processes", "4"], [79.6], "is to run on 4 GPUs from cuda:0 on, and 1 are visible"),
+        (["--processes", "2", "--set", "devices.train=cuda:1"], [79.6, 79.6], "from cuda:1 on"),
+        (["--set", "grpo.adapter=lora"], [23.99, 23.99], "not with sharded weights"),
+        (["--hardware", "2x24gb", "--rehearse"], [23.99], "is to run on 2 GPUs"),
     ],
 )
 def test_what_step_3_cannot_have_is_refused_before_step_0(
-    monkeypatch, caplog, tmp_path, options, said
+    monkeypatch, caplog, tmp_path, options, cards, said
 ):
-    monkeypatch.setattr(run_pipeline, "gpu_count", lambda: 1)
-    monkeypatch.setattr("src.stages.rehearsal.gpu_count", lambda: 1)
+    with_cards(monkeypatch, cards)
     monkeypatch.setattr(run_pipeline, "run_command", lambda _: pytest.fail("a step was started"))
-    source = [f"run.output_root={tmp_path}", "data.source=synthetic"]
-    more = [part for value in source for part in ("--set", value)]
-    monkeypatch.setattr("sys.argv", ["run_pipeline.py", "--profile", "full", *options, *more])
-    assert run_pipeline.run_all(run_pipeline.parse_arguments()) == 2
+    source = ("--set", f"run.output_root={tmp_path}", "--set", "data.source=synthetic")
+    assert run_pipeline.run_all(asked(monkeypatch, *options, *source)) == 2
     assert said in caplog.text

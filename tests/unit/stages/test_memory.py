@@ -439,6 +439,8 @@ def test_errors_about_memory_are_told_by_their_words(text, kind, in_engine):
                                           "engine.sleep=on"]),
         ("step2_sft", settings("devices.eval=cuda:1", stage="sft"), CUDA_TEXT,
          ["train.micro_batch_size=4", "train.optimizer=adamw_8bit", "--num_processes 2"]),
+        ("step2_sft", settings("devices.eval=cuda:0", "engine.sleep=off", stage="sft"), CUDA_TEXT,
+         ["train.micro_batch_size=4", "engine.sleep=on", "engine.memory_fraction="]),
         ("step2_sft", settings("devices.eval=cuda:0", stage="sft"),
          f"could not be scored:\ntorch.OutOfMemoryError: {CUDA_TEXT}",
          ["engine.memory_fraction=0.70", "devices.eval", "engine.max_sequences=128"]),
@@ -462,7 +464,7 @@ def test_a_search_that_ran_out_of_memory_is_started_over():
     failed = f"4 trials failed: OutOfMemoryError: {CUDA_TEXT}"
     shortage = find_shortage(RuntimeError(failed))
     said = explain("step1_sft_hyper", settings(stage="sft_hyper"), shortage, step=None)
-    assert "Then start the search over: without --resume" in said
+    assert "Then start the search over, by the same command without --resume" in said
     assert "--resume goes on" not in said
 
 

@@ -130,6 +130,9 @@ def test_trainer_and_worker_get_cores_of_their_own(monkeypatch, cores, side_by_s
 
 def test_gpus_are_used_where_they_are(monkeypatch):
     monkeypatch.setattr("src.stages.rehearsal.gpu_count", lambda: 2)
+    monkeypatch.setattr("src.stages.rehearsal.computes_on_gpus", lambda: False)
+    assert devices_here(side_by_side=True)["devices.train"].startswith("cpu")
+    monkeypatch.setattr("src.stages.rehearsal.computes_on_gpus", lambda: True)
     assert devices_here(side_by_side=True) == {
         "devices.train": "cuda:0",
         "devices.eval": "auto",

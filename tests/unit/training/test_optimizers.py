@@ -10,7 +10,7 @@ import torch
 
 from src.config.loading import ConfigError, load_config
 from src.stages.memory import GIB, grpo_memory_gib, training_memory_gib
-from src.stages.start import _optimizer_problems
+from src.stages.start import optimizer_problems
 from src.training.optimization import build_optimizer
 from src.training.parallel import ParallelPolicy
 from tests.unit.training.test_training import make_examples, settings, trained
@@ -115,7 +115,7 @@ def test_kahan_summation_wants_bfloat16_weights():
 def test_optimizers_that_a_strategy_cannot_have(strategy, name, words):
     given = ["model.weight_dtype=bfloat16", f"grpo.optimizer={name}"]
     config = load_config(["config/grpo_config.yaml"], given)
-    said = " ".join(_optimizer_problems("step3_GRPO", strategy, config))
+    said = " ".join(optimizer_problems("step3_GRPO", strategy, config))
     assert (words in said) if words else not said
 
 
@@ -150,7 +150,7 @@ def test_gradients_in_bfloat16_and_a_scaled_loss_are_refused_together():
     given = ["model.weight_dtype=bfloat16", "train.compute_dtype=float16"]
     config = load_config(["config/grpo_config.yaml"], given)
     for stage, section in (("step3_GRPO", "grpo"), ("step2_sft", "train")):
-        (said,) = _optimizer_problems(stage, "ddp", config)
+        (said,) = optimizer_problems(stage, "ddp", config)
         assert f"use model.weight_dtype=float32, with {section}.optimizer=adamw" in said
     adapted = load_config(["config/grpo_config.yaml"], [*given, "grpo.adapter=lora"])
-    assert not list(_optimizer_problems("step3_GRPO", "ddp", adapted))
+    assert not list(optimizer_problems("step3_GRPO", "ddp", adapted))
