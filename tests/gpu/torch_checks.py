@@ -44,19 +44,19 @@ def versions(device: str) -> Found:
     driver = int(card["driver_version"].split(".")[0])
     cuda = torch.version.cuda or "none"
     held = torch.cuda.is_available() and (driver >= LEAST_DRIVER or not cuda.startswith("13"))
-    if missing := missing_for_kernels():
-        return Found(False, f"kernels are built on first use, which wants {' and '.join(missing)}")
+    missing = missing_for_kernels()
+    wants = f"; kernels are built on first use, which wants {' and '.join(missing)}"
     return Found(
-        held,
+        held and not missing,
         f"{card['name']}, {card['memory.total']}, driver {card['driver_version']}, CUDA {cuda}, "
-        f"cuDNN {torch.backends.cudnn.version()}, {said}",
+        f"cuDNN {torch.backends.cudnn.version()}, {said}{wants if missing else ''}",
     )
 
 
 def missing_for_kernels() -> list[str]:
     """Name what Triton wants for its kernels' launchers and this machine has not."""
     headers = Path(sysconfig.get_paths()["include"]) / "Python.h"
-    compilers = [name for name in ("gcc", "clang", "cc") if shutil.which(name)]
+    compilers = [name for name in ("gcc", "clang") if shutil.which(name)]
     return [
         *([] if compilers else ["a C compiler (apt install gcc)"]),
         *([] if headers.is_file() else [f"{headers} (apt install python3-dev)"]),

@@ -13,6 +13,7 @@ import pytest
 from src.run.files import write_json_atomic, write_jsonl_atomic
 from tests.gpu import stage_checks
 from tests.gpu.__main__ import run_within
+from tests.gpu.torch_checks import missing_for_kernels
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGE_CHECKS = ("step2_tiny", "step3_tiny", "adapters", "asleep", "fsdp2_one_process")
@@ -124,3 +125,11 @@ assert not held, held
 """
     done = run_python("-c", code)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_missing_compiler_is_named(monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: None if name == "gcc" else f"/bin/{name}")
+    monkeypatch.setattr("sysconfig.get_paths", lambda: {"include": str(ROOT)})
+    assert missing_for_kernels() == [f"{ROOT}/Python.h (apt install python3-dev)"]
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    assert missing_for_kernels()[0] == "a C compiler (apt install gcc)"
