@@ -195,10 +195,9 @@ class ParallelPolicy:
             state["optimizer"] = get_optimizer_state_dict(
                 self.model, self.optimizer, options=options
             )
-            if self.device.type != "cpu":
+            if self.device.type != "cpu" and state["optimizer"]:  # empty but on the main process
                 # Among them a count of steps that lies on the CPU.
-                groups = state["optimizer"].get("param_groups", [])
-                state["optimizer"] |= {"param_groups": _copied(groups)} if groups else {}
+                state["optimizer"]["param_groups"] = _copied(state["optimizer"]["param_groups"])
         # Tensors on the CPU are the live ones, which the next step would change under the writer.
         return _copied(state) if self.device.type == "cpu" else state
 
